@@ -1,0 +1,38 @@
+# Two commands are all a newcomer needs: `make quickstart` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+OUT ?= runs/quickstart
+
+.PHONY: quickstart test lint unit bench docs clean
+
+quickstart: $(STAMP)
+	$(BIN)/codesieve run quickstart --out $(OUT)
+
+test: lint unit
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@mkdir -p .cache && ln -sfn .. .cache/codesieve
+	MYPYPATH=.cache $(BIN)/mypy -p codesieve
+
+unit: $(STAMP)
+	$(BIN)/python -m pytest
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/annotate.py
+	$(BIN)/python benchmarks/train.py
+
+docs: $(STAMP)
+	$(BIN)/python docs/make_reference.py
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .cache runs build *.egg-info

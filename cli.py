@@ -1,0 +1,449 @@
+"""The command line: arguments in, tables or JSON out. All work is done in the rooms.
+
+Exit codes: 0 done, 1 failed, 2 bad usage or configuration, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from . import __version__
+from .config import (
+    ConfigError,
+    DecideJobConfig,
+    RunConfig,
+    TrainJobConfig,
+    load_run,
+    override,
+    parse,
+    read_yaml,
+    resolve,
+)
+
+app = typer.Typer(
+    name="codesieve",
+    help="Turn raw code into a training corpus, train models on it, and show which quality decisions paid.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+classifier_app = typer.Typer(help="Train, apply and describe quality classifiers.", no_args_is_help=True)
+app.add_typer(classifier_app, name="classifier")
+
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a config value; repeatable.")
+]
+Workers = Annotated[int, typer.Option(min=0, help="Processes; 0 = one a core.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print machine-readable results.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder to write.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
+
+
+def main() -> None:
+    """Entry point of the `codesieve` command."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        sys.exit(app(standalone_mode=False) or 0)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except ConfigError as error:
+        _fail(str(error), 2)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("interrupted; what was finished is kept: the same command continues", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except (ValueError, RuntimeError, OSError) as error:
+        if os.environ.get("CODESIEVE_TRACEBACK"):
+            raise
+        _fail(f"{_words(error)}\n(set CODESIEVE_TRACEBACK=1 to see where)", 1)
+
+
+@app.callback(invoke_without_command=True)
+def version_option(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Options that stand before a command."""
+    if version:
+        typer.echo(f"codesieve {__version__}")
+        raise typer.Exit
+
+
+@app.command(epilog="Example: codesieve run quickstart --set train.tokens=200000 --out runs/quickstart")
+def run(
+    name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A recipe in configs/, or a YAML file.")],
+    overrides: Set = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Run directory; default runs/NAME.")] = None,
+    workers: Workers = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Do the whole loop of a recipe: annotate, classify, select, train, evaluate, decide, report."""
+    from .display import Display
+    from .workflow import run as do
+
+    config = load_run(name, overrides or ())
+    folder = out or Path("runs") / config.name
+    summary = do(config, folder, Display(quiet=as_json), workers)
+    _show_run(summary, folder, as_json)
+
+
+@app.command(epilog="Example: codesieve curate ~/src/monorepo --out runs/monorepo")
+def curate(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Folders or files of code.")],
+    out: Out,
+    where: Annotated[str | None, typer.Option(help="SQL predicate of the selection.")] = None,
+    rules: Annotated[str | None, typer.Option(help="Rule set: a name or a YAML file.")] = None,
+    gates: Annotated[bool, typer.Option(help="Skip the parse of documents that a cheap gate speaks against.")] = True,
+    overrides: Set = None,
+    workers: Workers = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Measure every file below the paths, apply the rules, write the selected shards and a report."""
+    from .display import Display
+    from .workflow import run as do
+
+    data = read_yaml(resolve("curate", ""))
+    data["sources"] = [{"name": name, "type": "directory", "path": str(path)} for name, path in _named(paths).items()]
+    data["annotate"] = {**data.get("annotate", {}), "gates": gates, **({"rules": rules} if rules else {})}
+    if where:
+        data["selections"][0]["where"] = where
+    config = parse(RunConfig, override(data, overrides or ()), where="curate")
+    summary = do(config, out, Display(quiet=as_json), workers)
+    _show_run(summary, out, as_json)
+
+
+@app.command(epilog="Example: codesieve signals --json")
+def signals(as_json: AsJson = False) -> None:
+    """The column reference: every column of the annotated shards, with type, unit, range and meaning."""
+    from .curation.schema import IDENTITY, SIGNALS
+
+    rows = [
+        {
+            "column": s.name,
+            "type": str(s.dtype),
+            "unit": s.unit,
+            "range": s.range,
+            "meaning": s.meaning,
+            "source": s.source,
+        }
+        for s in (*IDENTITY, *SIGNALS)
+    ]
+    _table(rows, as_json, title="columns")
+
+
+@app.command(epilog="Example: codesieve rules --explain long_lines")
+def rules(
+    name: Annotated[str, typer.Argument(help="A rule set: a name or a YAML file.")] = "codesieve",
+    rule: Annotated[str | None, typer.Option("--explain", metavar="RULE", help="One rule in full.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The rules of a set, checked against the columns."""
+    from .curation.rules import load_rules
+    from .curation.schema import IDENTITY, SIGNALS
+
+    found = load_rules(name, [column.name for column in (*IDENTITY, *SIGNALS)])
+    if rule:
+        _fields(found.rule(rule).model_dump(mode="json", by_alias=True), as_json)
+        return
+    rows = [
+        {
+            "rule": r.name,
+            "version": r.version,
+            "languages": "all" if r.languages is None else ", ".join(r.languages),
+            "except": ", ".join(r.except_),
+            "fires": r.fires,
+        }
+        for r in found.rules
+    ]
+    _table(rows, as_json, title=f"rule set {found.name}, hash {found.hash}")
+
+
+@app.command(
+    epilog="""Example: codesieve select runs/monorepo --where "reason_count = 0 AND language = 'python'" --out clean"""
+)
+def select(
+    run: RunFolder,
+    where: Annotated[str, typer.Option(help="SQL predicate over annotated columns and layers.")],
+    out: Out,
+    as_json: AsJson = False,
+) -> None:
+    """Write the documents of a run for which a predicate holds, as corpus shards with manifest and dataset card."""
+    from .config import SelectionConfig
+    from .curation.select import write_corpus
+    from .display import Display
+    from .workflow import selection_facts
+
+    selection = SelectionConfig(name=out.name or "selected", where=where)
+    display = Display(quiet=as_json)
+    facts = selection_facts(run)
+    with display.stage("corpus", where) as progress:
+        manifest = write_corpus(run, selection, out, facts, progress)
+    _fields({key: value for key, value in manifest.items() if key not in {"files", "languages"}}, as_json, manifest)
+
+
+@app.command(epilog="Example: codesieve train train.yaml --set train.tokens=2000000")
+def train(
+    config: Annotated[Path, typer.Argument(help="YAML: corpus, where, weights, train, out.")],
+    overrides: Set = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train one model a seed on corpus shards: tokenizer, token store, models that transformers loads."""
+    from .display import Display
+    from .workflow import train_job
+
+    job = parse(TrainJobConfig, override(read_yaml(config), overrides or ()), where=str(config))
+    rows = train_job(job, Display(quiet=as_json))
+    _table(rows, as_json, title=f"models in {job.out}")
+
+
+@app.command("eval", epilog="Example: codesieve eval runs/quickstart/models/everything/0 --tasks problems")
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A model folder in the transformers layout.")],
+    tasks: Annotated[str, typer.Option(help="Task names or YAML files, comma-separated.")] = "problems",
+    documents: Annotated[
+        Path | None, typer.Option(help="Parquet of held-out documents, such as RUN/evals/heldout.parquet.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for items.parquet; default MODEL/eval.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a trained model on tasks."""
+    import polars as pl
+
+    from .config import EvalConfig
+    from .display import Display
+    from .eval.evaluate import evaluate as do
+
+    if not (model / "config.json").exists():
+        raise ConfigError(f"{model}: not a model folder (no config.json)")
+    names = tuple(name.strip() for name in tasks.split(",") if name.strip())
+    frame = pl.read_parquet(documents) if documents else None
+    display = Display(quiet=as_json)
+    with display.stage("eval", ", ".join(names)) as progress:
+        result = do(model, names, frame, EvalConfig(tasks=names), out or model / "eval", progress=progress)
+    _fields(result, as_json)
+
+
+@app.command(epilog="Example: codesieve decide decide.yaml")
+def decide(
+    config: Annotated[Path, typer.Argument(help="YAML: run, decide.")], overrides: Set = None, as_json: AsJson = False
+) -> None:
+    """Compare the arms of a finished run: paired differences with intervals, and a verdict in words."""
+    from .display import Display
+    from .eval.decisions.record import table
+    from .workflow import decide_again
+
+    job = parse(DecideJobConfig, override(read_yaml(config), overrides or ()), where=str(config))
+    record = decide_again(job, Display(quiet=as_json))
+    _table(table(record), False, title=record["question"]) if not as_json else _fields(record, True)
+
+
+@app.command(epilog="Example: codesieve report runs/quickstart")
+def report(run: RunFolder) -> None:
+    """Make the report page of a run anew: one self-contained HTML file."""
+    from .report.page import write_report
+
+    typer.echo(write_report(run))
+
+
+@app.command(epilog="Example: codesieve explain runs/quickstart json/decoder.py")
+def explain(
+    run: RunFolder,
+    document: Annotated[str, typer.Argument(metavar="PATH|ID", help="Path, ending of a path, or id of a document.")],
+    as_json: AsJson = False,
+) -> None:
+    """Everything known about one document: signals, rules with the numbers that fired them, scores, selections."""
+    from .workflow import explain as do
+
+    entries = do(run, document)
+    if as_json:
+        _fields(entries, True)
+        return
+    for entry in entries:
+        _explanation(entry)
+
+
+@app.command(epilog="Example: codesieve schema > codesieve.schema.json")
+def schema(
+    what: Annotated[str, typer.Argument(help="run, train, decide, rules or task.")] = "run",
+) -> None:
+    """JSON Schema of a config file, for editors."""
+    from .curation.rules import RuleSet
+
+    models = {"run": RunConfig, "train": TrainJobConfig, "decide": DecideJobConfig, "rules": RuleSet}
+    if what not in models:
+        raise ConfigError(f"schema: unknown {what!r}; known: {', '.join(models)}")
+    typer.echo(json.dumps(models[what].model_json_schema(), indent=2))
+
+
+@classifier_app.command("train", epilog="Example: codesieve classifier train runs/quickstart --set max_documents=3000")
+def classifier_train(
+    run: RunFolder,
+    overrides: Set = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Default RUN/classifiers/<name>.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a fastText quality classifier on the weak labels of an annotated run."""
+    from .display import Display
+    from .workflow import train_classifier_of
+
+    card = train_classifier_of(run, overrides or (), out, Display(quiet=as_json))
+    _fields(card, as_json)
+
+
+@classifier_app.command(
+    "score", epilog="Example: codesieve classifier score runs/new --model runs/quickstart/classifiers/quality"
+)
+def classifier_score(
+    run: RunFolder,
+    model: Annotated[Path, typer.Option(help="A classifier folder.")],
+    workers: Workers = 0,
+) -> None:
+    """Score the documents of a run with a trained classifier, into its layers."""
+    from .display import Display
+    from .workflow import score_with
+
+    score_with(run, model, Display(), workers)
+    typer.echo(f"{run / 'layers' / 'quality'}")
+
+
+@classifier_app.command("card", epilog="Example: codesieve classifier card runs/quickstart/classifiers/quality")
+def classifier_card(
+    model: Annotated[Path, typer.Argument(help="A classifier folder.")], as_json: AsJson = False
+) -> None:
+    """What a classifier was trained on and how well it does, beside a length-only baseline."""
+    path = model / ("card.json" if as_json else "README.md")
+    if not path.exists():
+        raise ConfigError(f"{model}: not a classifier folder (no {path.name})")
+    typer.echo(path.read_text(encoding="utf-8"))
+
+
+def _named(paths: Sequence[Path]) -> dict[str, Path]:
+    """A source name for each path: its last part, made unique."""
+    named: dict[str, Path] = {}
+    for path in paths:
+        base = "".join(c if c.isascii() and (c.isalnum() or c in "_.-") else "-" for c in path.resolve().name)
+        base = base.lstrip("-._") or "source"
+        name, number = base, 2
+        while name in named:
+            name, number = f"{base}-{number}", number + 1
+        named[name] = path
+    return named
+
+
+def _show_run(summary: Mapping[str, Any], folder: Path, as_json: bool) -> None:
+    if as_json:
+        _fields(summary, True)
+        return
+    from .eval.decisions.record import table
+
+    rows = [
+        {"": "files", "documents": summary["files_in"], "MB": summary["bytes_in"] / 1e6},
+        *({"": f"skipped: {reason}", "documents": n, "MB": None} for reason, n in summary["documents_skipped"].items()),
+        {"": "annotated", "documents": summary["documents_annotated"], "MB": summary["bytes_annotated"] / 1e6},
+        *(
+            {"": f"reason: {row['reason']}", "documents": row["documents"], "MB": row["bytes"] / 1e6,
+             "alone": row["documents_alone"]}
+            for row in summary["reasons"]
+        ),
+        *(
+            {"": f"selected: {row['selection']}", "documents": row["documents"], "MB": row["bytes"] / 1e6}
+            for row in summary["selections"]
+        ),
+    ]  # fmt: skip
+    _table(rows, False, title=f"{summary['name']}: the funnel")
+    if summary.get("decision"):
+        record = summary["decision"]
+        _table(table(record), False, title=record["question"])
+    seconds = sum(summary["wall_seconds"].values())
+    typer.echo(f"corpus  {folder / 'corpus' / summary['selection']}")
+    typer.echo(f"report  {folder / 'report.html'}")
+    typer.echo(f"done in {seconds:.0f} s")
+
+
+def _table(rows: Sequence[Mapping[str, Any]], as_json: bool, title: str = "") -> None:
+    if as_json:
+        _fields(rows, True)
+        return
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for column in columns:
+        numeric = any(isinstance(row.get(column), int | float) for row in rows)
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(row.get(column)) for column in columns))
+    _console().print(table, markup=False)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:,.2f}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return str(value)
+
+
+def _fields(data: Any, as_json: bool, full: Any = None) -> None:
+    if as_json:
+        typer.echo(json.dumps(data if full is None else full, indent=2, ensure_ascii=False, default=str))
+        return
+    for key, value in data.items():
+        typer.echo(f"{key}: {value if not isinstance(value, dict | list) else json.dumps(value, default=str)}")
+
+
+def _explanation(entry: Mapping[str, Any]) -> None:
+    if "skipped" in entry:
+        skip = entry["skipped"]
+        typer.echo(f"{skip['path']}: not a document: {skip['reason']} (source {skip['source']})")
+        return
+    typer.echo(f"{entry['identity']['path']}  ({entry['identity']['id']})")
+    for part in ("identity", "signals"):
+        _table([{"column": k, "value": _cell(v)} for k, v in entry[part].items()], False, title=part)
+    for error in entry["step_errors"] or ():
+        typer.echo(f"step error: {error}")
+    for reason in entry["reasons"]:
+        numbers = ", ".join(f"{key} = {value}" for key, value in reason["numbers"].items())
+        typer.echo(f"reason {reason['rule']}: {reason['fires']}  [{numbers}]  {reason['why']}")
+    if not entry["reasons"]:
+        typer.echo("no rule fired")
+    for layer, values in entry["layers"].items():
+        typer.echo(f"{layer}: " + ", ".join(f"{key} = {value}" for key, value in values.items()))
+    typer.echo(
+        "selections: " + ", ".join(f"{name} {'yes' if yes else 'no'}" for name, yes in entry["selections"].items())
+    )
+
+
+def _console() -> Console:
+    """Wide when it is not a terminal, so that nothing is cut in a log."""
+    return Console() if sys.stdout.isatty() else Console(width=160)
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or type(error).__name__
+
+
+def _fail(message: str, code: int) -> None:
+    typer.echo(f"codesieve: {message}", err=True)
+    sys.exit(code)
+
+
+def _terminate(*_: object) -> None:
+    raise KeyboardInterrupt

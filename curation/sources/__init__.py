@@ -1,0 +1,1 @@
+"""Sources: where documents come from. A source lists entries; `files.FilesReader` reads them."""

@@ -1,0 +1,152 @@
+"""Training and evaluating the proxies of a rung: every arm with every seed, several at a time.
+
+A job is one model: train, then evaluate. Jobs are independent processes with their own threads, so two single-thread
+runs share two cores better than one two-thread run, and each is bit-reproducible. A finished job leaves a marker with
+the hash of everything it was made from; a restarted ladder does only what is missing.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...config import EvalConfig, TrainConfig, fingerprint
+from ...files import read_json, write_json
+
+TRAIN_SHARE = 0.8
+"""Of a job's time, for the progress bar; the rest is evaluation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One proxy: an arm, a seed, and where everything is."""
+
+    arm: str
+    arm_hash: str
+    seed: int
+    store: Path
+    tokenizer: Path
+    documents: Path
+    """Parquet file of one column `row`: the rows of the token store that the arm selects."""
+    weights: dict[str, float]
+    heldout: Path
+    model: Path
+    evaluation: Path
+    train: TrainConfig
+    eval: EvalConfig
+
+    @property
+    def mark(self) -> str:
+        """Hash of all that decides the result."""
+        return fingerprint(
+            self.arm_hash, self.seed, self.weights, self.train, self.eval, read_json(self.store / "store.json")
+        )
+
+    @property
+    def marker(self) -> Path:
+        return self.evaluation / "job.json"
+
+    def is_done(self) -> bool:
+        """Whether the marker is there and of this very job."""
+        return self.marker.exists() and read_json(self.marker).get("mark") == self.mark
+
+
+class ProxyDiedError(RuntimeError):
+    """A training process was killed."""
+
+
+def run_jobs(
+    jobs: Sequence[Job], workers: int = 0, progress: Callable[[float], None] | None = None
+) -> list[dict[str, Any]]:
+    """Train and evaluate what is not done; returns each job's training facts, in the order of `jobs`.
+
+    `progress` is called with the fraction of all jobs that is done. `workers` 0: one a core.
+
+    Raises:
+        ProxyDiedError: if a process is killed (memory); finished jobs are kept.
+    """
+    todo = [job for job in jobs if not job.is_done()]
+    if todo:
+        _run(todo, len(jobs) - len(todo), min(workers or os.cpu_count() or 1, len(todo)), progress)
+    if progress:
+        progress(1.0)
+    return [read_json(job.model / "training.json") for job in jobs]
+
+
+def _run(todo: Sequence[Job], already: int, workers: int, progress: Callable[[float], None] | None) -> None:
+    context = multiprocessing.get_context("spawn")
+    fractions = context.Array("d", len(todo))
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(fractions,))
+    try:
+        futures: list[Future[None]] = [pool.submit(_do, index, job) for index, job in enumerate(todo)]
+        waiting: set[Future[None]] = set(futures)
+        while waiting:
+            done, waiting = wait(waiting, timeout=0.5, return_when=FIRST_EXCEPTION)
+            for future in done:
+                future.result()
+            if progress:
+                progress((already + sum(fractions)) / (already + len(todo)))
+    except BrokenProcessPool as error:
+        raise ProxyDiedError(
+            "a training process was killed, most often because memory ran out; finished models are kept: run the same "
+            "command again, with fewer workers (--workers 1) if it happens again"
+        ) from error
+    except BaseException:
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+_fractions: Any = None
+
+
+def _begin(fractions: Any) -> None:
+    global _fractions  # noqa: PLW0603  set once in the worker, before its first job
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which ends the pool
+    _fractions = fractions
+
+
+def _do(index: int, job: Job) -> None:
+    import numpy as np
+    import polars as pl
+
+    from ...train.loop import train
+    from ...train.tokens import TokenStore
+    from ..evaluate import evaluate
+
+    def report(base: float, share: float) -> Callable[[float], None]:
+        def update(fraction: float) -> None:
+            _fractions[index] = base + share * fraction
+
+        return update
+
+    rows = pl.read_parquet(job.documents)["row"].to_numpy().astype(np.int64)
+    train(
+        job.train,
+        TokenStore.open(job.store),
+        rows,
+        job.weights,
+        job.seed,
+        job.tokenizer,
+        job.model,
+        progress=report(0.0, TRAIN_SHARE),
+    )
+    evaluate(
+        job.model,
+        job.eval.tasks,
+        pl.read_parquet(job.heldout),
+        job.eval,
+        job.evaluation,
+        progress=report(TRAIN_SHARE, 1 - TRAIN_SHARE),
+    )
+    write_json(job.marker, {"mark": job.mark, "arm": job.arm, "seed": job.seed})
+    _fractions[index] = 1.0

@@ -1,0 +1,110 @@
+"""Bits per byte on held-out documents: which documents, and their likelihood.
+
+In: documents that no arm was trained on (id, text, stream, language, family). Out: one item a document, with nats and
+bytes; the family is its cluster. Documents are drawn in the order of a hash of their id, one from each family in turn,
+so that a large family does not stand for all code; at most so many a language (`code`) or a stream (`text`, whose
+"languages" are mark-up formats). Price: documents of small families weigh more than in the pool.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from .store import ITEMS
+from .tasks import WHOLE_STREAMS, BitsPerByteTask
+from .windows import cut_bytes
+
+if TYPE_CHECKING:
+    from .backends import Backend
+
+COLUMNS = ("id", "text", "stream", "language", "family")
+
+
+def choose(documents: pl.DataFrame, task: BitsPerByteTask, per_group: int) -> tuple[pl.DataFrame, dict[str, str]]:
+    """The documents to score, and why a language or stream is left out (`stream/language` → reason).
+
+    Args:
+        documents: columns id, text, stream, language, family.
+        task: which streams, and from how many families.
+        per_group: documents a language or whole stream, unless the task says.
+
+    Raises:
+        ValueError: on a missing column or two documents of one id, or if nothing can be scored.
+    """
+    _check(documents)
+    left_out: dict[str, str] = {}
+    chosen = []
+    for stream in task.streams:
+        there = documents.filter((pl.col("stream") == stream) & (pl.col("text") != ""))
+        if there.is_empty():
+            left_out[stream] = "no held-out documents"
+            continue
+        groups = [there] if stream in WHOLE_STREAMS else there.sort("language").partition_by("language")
+        for group in groups:
+            families = group["family"].n_unique()
+            if families < task.min_families:
+                name = stream if stream in WHOLE_STREAMS else f"{stream}/{group['language'][0]}"
+                left_out[name] = f"{families} held-out families, the task wants {task.min_families}"
+                continue
+            chosen.append(_in_turn(group, task.seed).head(task.documents or per_group))
+    if not chosen:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
+        raise ValueError(f'task "{task.name}": nothing to score ({reasons})')
+    return pl.concat(chosen), left_out
+
+
+def score(
+    backend: Backend, chosen: pl.DataFrame, task: BitsPerByteTask, progress: Callable[[float], None] | None = None
+) -> pl.DataFrame:
+    """One item a document.
+
+    Raises:
+        ValueError: if the model gives a document no finite likelihood (a diverged training run).
+    """
+    texts = chosen["text"].to_list()
+    if task.max_bytes is not None:
+        texts = [cut_bytes(text, task.max_bytes) for text in texts]
+    found = backend.rolling(texts, task.max_tokens, progress)
+    for document, each in zip(chosen["id"], found, strict=True):
+        if not math.isfinite(each.nats):
+            raise ValueError(f"document {document}: log-likelihood is {each.nats}; did the training run diverge?")
+    return pl.DataFrame(
+        {
+            "task": [task.name] * len(found),
+            "item": chosen["id"],
+            "cluster": chosen["family"],
+            "stream": chosen["stream"],
+            "language": chosen["language"],
+            "nats": [each.nats for each in found],
+            "bytes": [each.size_bytes for each in found],
+            "outcome": ["scored"] * len(found),
+            "answer": [None] * len(found),
+            "sandbox_level": [None] * len(found),
+        },
+        schema=ITEMS,
+    )
+
+
+def _check(documents: pl.DataFrame) -> None:
+    missing = [name for name in COLUMNS if name not in documents.columns]
+    if missing:
+        raise ValueError(f"held-out documents lack the columns {', '.join(missing)}; they have {documents.columns}")
+    twice = documents.filter(documents["id"].is_duplicated())
+    if not twice.is_empty():
+        raise ValueError(f"held-out documents: id {twice['id'][0]} occurs more than once")
+
+
+def _in_turn(group: pl.DataFrame, seed: int) -> pl.DataFrame:
+    """The group's documents: first one of each family, then the second of each, …; by hash within a turn."""
+    hashes = [hashlib.sha256(f"{seed}:{document}".encode()).hexdigest() for document in group["id"]]
+    return (
+        group.with_columns(pl.Series("_hash", hashes))
+        .with_columns(pl.col("_hash").rank("ordinal").over("family").alias("_turn"))
+        .sort("_turn", "_hash")
+        .drop("_hash", "_turn")
+    )
