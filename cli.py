@@ -181,10 +181,10 @@ def select(
     as_json: AsJson = False,
 ) -> None:
     """Write the documents of a run for which a predicate holds, as corpus shards with manifest and dataset card."""
+    from .commands import selection_facts
     from .config import SelectionConfig
     from .curation.select import write_corpus
     from .display import Display
-    from .workflow import selection_facts
 
     selection = SelectionConfig(name=out.name or "selected", where=where)
     display = Display(quiet=as_json)
@@ -201,8 +201,8 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train one model a seed on corpus shards: tokenizer, token store, models that transformers loads."""
+    from .commands import train_job
     from .display import Display
-    from .workflow import train_job
 
     job = parse(TrainJobConfig, override(read_yaml(config), overrides or ()), where=str(config))
     rows = train_job(job, Display(quiet=as_json))
@@ -241,9 +241,9 @@ def decide(
     config: Annotated[Path, typer.Argument(help="YAML: run, decide.")], overrides: Set = None, as_json: AsJson = False
 ) -> None:
     """Compare the arms of a finished run: paired differences with intervals, and a verdict in words."""
+    from .commands import decide_again
     from .display import Display
     from .eval.decisions.record import table
-    from .workflow import decide_again
 
     job = parse(DecideJobConfig, override(read_yaml(config), overrides or ()), where=str(config))
     record = decide_again(job, Display(quiet=as_json))
@@ -265,7 +265,7 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Everything known about one document: signals, rules with the numbers that fired them, scores, selections."""
-    from .workflow import explain as do
+    from .commands import explain as do
 
     entries = do(run, document)
     if as_json:
@@ -296,8 +296,8 @@ def classifier_train(
     as_json: AsJson = False,
 ) -> None:
     """Train a fastText quality classifier on the weak labels of an annotated run."""
+    from .commands import train_classifier_of
     from .display import Display
-    from .workflow import train_classifier_of
 
     card = train_classifier_of(run, overrides or (), out, Display(quiet=as_json))
     _fields(card, as_json)
@@ -312,8 +312,8 @@ def classifier_score(
     workers: Workers = 0,
 ) -> None:
     """Score the documents of a run with a trained classifier, into its layers."""
+    from .commands import score_with
     from .display import Display
-    from .workflow import score_with
 
     score_with(run, model, Display(), workers)
     typer.echo(f"{run / 'layers' / 'quality'}")

@@ -178,6 +178,9 @@ class EvalConfig(Config):
     """What trained models are measured on."""
 
     tasks: tuple[str, ...] = Field(("heldout", "problems"), description="configs/tasks/<name>.yaml or paths")
+    heldout_where: str = Field(
+        "TRUE", description="SQL predicate: which held-out documents a model should be good at; decides what is better"
+    )
     documents_per_stream: int = Field(240, gt=0, description="held-out documents a language or stream, for likelihood")
     max_new_tokens: int = Field(96, gt=0)
 

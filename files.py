@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 TEMPORARY = ".tmp-"
+MARK = "fingerprint.json"
 
 
 @contextlib.contextmanager
@@ -73,6 +74,17 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: not valid JSON: {error}") from error
+
+
+def mark_of(folder: Path) -> str | None:
+    """The fingerprint that `write_mark` left in a finished folder, if any."""
+    path = folder / MARK
+    return str(read_json(path)["fingerprint"]) if path.exists() else None
+
+
+def write_mark(folder: Path, fingerprint: str) -> None:
+    """Mark a folder as finished, made from what `fingerprint` stands for."""
+    write_json(folder / MARK, {"fingerprint": fingerprint})
 
 
 def remove_temporary(folder: Path) -> None:

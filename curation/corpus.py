@@ -107,8 +107,6 @@ def _beside(annotated: Path, layers: Mapping[Path, list[str]]) -> pl.LazyFrame:
     for folder, columns in layers.items():
         path = folder / annotated.name
         if row_count(path) != rows:
-            raise ValueError(
-                f"{path}: {row_count(path)} rows, but {annotated} has {rows}; delete the layer and run again"
-            )
+            raise ValueError(f"{path}: {row_count(path)} rows for {rows} documents; delete the layer and run again")
         frames.append(pl.scan_parquet(path).select(columns))
     return pl.concat(frames, how="horizontal") if len(frames) > 1 else frames[0]

@@ -107,7 +107,7 @@ class _Watcher(threading.Thread):
 def _fraction(plan: dict[str, Any], output: Path) -> float:
     sizes = plan["units_bytes"]
     done = sum(size for index, size in enumerate(sizes) if (output / shard_name(index)).exists())
-    return done / max(1, sum(sizes))
+    return float(done / max(1, sum(sizes)))
 
 
 def _is_alive(pid: int) -> bool:

@@ -85,3 +85,9 @@ def layer_is_done(run: Path, name: str, mark: str) -> bool:
     shards = shard_paths(folder)
     expected = [path.name for path in shard_paths(run / "annotated")]
     return [path.name for path in shards] == expected and all(footer(p).get("fingerprint") == mark for p in shards)
+
+
+def layer_marks(run: Path) -> dict[str, str]:
+    """Layer → fingerprint; controls are left out, being derived from the others and the selections."""
+    folders = sorted(folder for folder in (run / "layers").glob("*") if folder.name != "controls")
+    return {f.name: footer(shards[0])["fingerprint"] for f in folders if (shards := shard_paths(f))}

@@ -31,12 +31,13 @@ CLAIM = ".tmp-claim-"
 class Reader(Protocol):
     """Turns one unit into batches. `columns` are those of every batch; at least one batch, if need be an empty one."""
 
-    columns: Sequence[str]
+    @property
+    def columns(self) -> Sequence[str]: ...
 
     def read(self, unit: Mapping[str, Any]) -> Iterator[pl.DataFrame]: ...
 
 
-class Stage(PipelineStep):
+class Stage(PipelineStep):  # type: ignore[misc]
     """Runs the units of a plan; rank r of n takes units r, r + n, …
 
     Args:
@@ -108,7 +109,7 @@ def write_plan(folder: Path, made_from: Mapping[str, Any], units: Sequence[Mappi
         ConfigError: if another plan is there already: what changed, and what to do.
     """
     marks = fingerprint([unit["marks"] for unit in units])
-    plan = {
+    plan: dict[str, Any] = {
         "fingerprint": fingerprint(made_from, marks),
         "made_from": dict(made_from),
         "units": len(units),

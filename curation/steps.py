@@ -20,9 +20,14 @@ STEP_ERRORS = "step_errors"
 class Step(Protocol):
     """Adds columns to a batch. `setup` runs once in the worker: parsers and models are loaded there, never pickled."""
 
-    name: str
-    requires: tuple[str, ...]
-    provides: Mapping[str, pl.DataType]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def requires(self) -> Sequence[str]: ...
+
+    @property
+    def provides(self) -> Mapping[str, pl.DataType]: ...
 
     def setup(self) -> None: ...
 

@@ -186,8 +186,7 @@ class CheckpointBackend:
         if (self.folder / "training.json").is_file():  # written by our trainer, so its decoder knows the model
             from ..train.checkpoint import load_model
 
-            decoder = load_model(self.folder).to(self.device, torch.float32).eval()
-            return decoder
+            return load_model(self.folder).to(self.device, torch.float32).eval()
         model = self._transformers()
         return lambda tokens: model(input_ids=tokens, use_cache=False).logits
 
@@ -196,7 +195,7 @@ class CheckpointBackend:
         if self._transformers_model is None:
             from transformers import AutoModelForCausalLM
 
-            model = AutoModelForCausalLM.from_pretrained(self.folder, dtype=torch.float32, local_files_only=True)
+            model: Any = AutoModelForCausalLM.from_pretrained(self.folder, dtype=torch.float32, local_files_only=True)
             self._transformers_model = model.to(self.device).eval()
         return self._transformers_model
 

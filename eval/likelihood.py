@@ -17,7 +17,7 @@ import polars as pl
 
 from .store import ITEMS
 from .tasks import WHOLE_STREAMS, BitsPerByteTask
-from .windows import cut_bytes
+from .windows import cut_bytes, excerpt
 
 if TYPE_CHECKING:
     from .backends import Backend
@@ -66,9 +66,7 @@ def score(
     Raises:
         ValueError: if the model gives a document no finite likelihood (a diverged training run).
     """
-    texts = chosen["text"].to_list()
-    if task.max_bytes is not None:
-        texts = [cut_bytes(text, task.max_bytes) for text in texts]
+    texts = [_piece(text, document, task) for document, text in chosen.select("id", "text").iter_rows()]
     found = backend.rolling(texts, task.max_tokens, progress)
     for document, each in zip(chosen["id"], found, strict=True):
         if not math.isfinite(each.nats):
@@ -99,12 +97,24 @@ def _check(documents: pl.DataFrame) -> None:
         raise ValueError(f"held-out documents: id {twice['id'][0]} occurs more than once")
 
 
+def _piece(text: str, document: str, task: BitsPerByteTask) -> str:
+    if task.max_bytes is None:
+        return text
+    if task.part == "beginning":
+        return cut_bytes(text, task.max_bytes)
+    return excerpt(text, task.max_bytes, int(_hash(f"{task.seed}:piece:{document}")[:13], 16) / 16**13)
+
+
 def _in_turn(group: pl.DataFrame, seed: int) -> pl.DataFrame:
     """The group's documents: first one of each family, then the second of each, …; by hash within a turn."""
-    hashes = [hashlib.sha256(f"{seed}:{document}".encode()).hexdigest() for document in group["id"]]
+    hashes = [_hash(f"{seed}:{document}") for document in group["id"]]
     return (
         group.with_columns(pl.Series("_hash", hashes))
         .with_columns(pl.col("_hash").rank("ordinal").over("family").alias("_turn"))
         .sort("_turn", "_hash")
         .drop("_hash", "_turn")
     )
+
+
+def _hash(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()

@@ -191,8 +191,8 @@ def satterthwaite(first: float, first_freedom: float, second: float, second_free
     total = first + second
     if total == 0:
         return max(1.0, min(first_freedom, second_freedom))
-    parts = first * first / max(first_freedom, 1.0) + second * second / max(second_freedom, 1.0)
-    return max(1.0, total * total / parts)
+    share = first / total
+    return max(1.0, 1 / (share**2 / max(first_freedom, 1.0) + (1 - share) ** 2 / max(second_freedom, 1.0)))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What trained models are measured on: a task is a YAML file, and for code problems a JSONL beside it.
 
-`bits_per_byte` scores the held-out documents of a run: the chosen streams, balanced by language and by family, each
-document cut to its beginning. `code` has a model complete problems, which are then judged by execution. A task's
+`bits_per_byte` scores the held-out documents of a run: the chosen streams, balanced by language and by family, a
+piece of each document. `code` has a model complete problems, which are then judged by execution. A task's
 fingerprint covers the YAML and the bytes of its data, so that two results can tell whether they answer the same
 question.
 """
@@ -37,10 +37,13 @@ class BitsPerByteTask(Config):
     documents: int | None = Field(
         None, gt=0, description="a language of code, or a stream of text; default: the eval config's"
     )
-    max_bytes: int | None = Field(
-        None, ge=8, description="of each document's beginning: the same bytes for models with different tokenizers"
+    part: Literal["beginning", "anywhere"] = Field(
+        "beginning", description="of each document; anywhere: from a line that the hash of its id draws"
     )
-    max_tokens: int | None = Field(None, ge=8, description="of each document's beginning; depends on the tokenizer")
+    max_bytes: int | None = Field(
+        None, ge=8, description="of each document: the same text for models with different tokenizers"
+    )
+    max_tokens: int | None = Field(None, ge=8, description="of that text; depends on the tokenizer")
     min_families: int = Field(1, ge=1, description="a language (or stream) of fewer held-out families is left out")
     seed: int = 0
 
@@ -48,6 +51,8 @@ class BitsPerByteTask(Config):
     def _bounded(self) -> Self:
         if self.max_bytes is None and self.max_tokens is None:
             raise ValueError("give max_bytes or max_tokens: a few long files would decide everything")
+        if self.part == "anywhere" and self.max_bytes is None:
+            raise ValueError('part "anywhere" needs max_bytes: the place must not depend on the tokenizer')
         return self
 
 

@@ -1,9 +1,9 @@
 """Which part of a text is scored, and in which windows of the model's context.
 
-A text is cut to its beginning by bytes (the same text for every tokenizer) or by tokens (then its bytes are counted on
-the raw text that those tokens stand for). A text longer than the context is scored in windows that overlap by half:
-every token is scored once, with at least half a context before it wherever the text has that much. Price: a long text
-costs twice its length.
+A text is cut by bytes (the same text for every tokenizer) or by tokens (then its bytes are counted on the raw text that
+those tokens stand for), and never inside a character. A text longer than the context is scored in windows that overlap
+by half: every token is scored once, with at least half a context before it wherever the text has that much. Price: a
+long text costs twice its length.
 """
 
 from __future__ import annotations
@@ -36,6 +36,22 @@ def cut_bytes(text: str, max_bytes: int) -> str:
     if len(text) * 4 <= max_bytes:
         return text
     return text[:max_bytes].encode("utf-8")[:max_bytes].decode("utf-8", errors="ignore")
+
+
+def excerpt(text: str, max_bytes: int, position: float) -> str:
+    """About `max_bytes` bytes from the place `position` (0 to 1) of the text, from the start of a line on.
+
+    In a line longer than `max_bytes` it starts inside the line.
+    """
+    data = text.encode("utf-8")
+    if len(data) <= max_bytes:
+        return text
+    start = round(position * (len(data) - max_bytes))
+    line = data.rfind(b"\n", 0, start) + 1
+    if start - line <= max_bytes:
+        start = line
+    # Only the two ends can hold a part of a character, and only that part is ignored.
+    return data[start : start + max_bytes].decode("utf-8", errors="ignore")
 
 
 def cut_tokens(text: str, offsets: Sequence[tuple[int, int]], max_tokens: int) -> tuple[int, int]:

@@ -9,9 +9,12 @@ from __future__ import annotations
 import os
 import stat
 import struct
-from collections.abc import Sequence
 
 from . import kernel
+
+TYPE_CHECKING = False  # for type checkers; see launch.py
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _VERSION_FLAG = 1
@@ -38,7 +41,7 @@ def restrict(readable: Sequence[str], hidden: Sequence[str], writable: Sequence[
     """From now on this process reads only below `readable` less `hidden`, and writes only below `writable`.
 
     The names (not the contents) in a readable folder with a hidden one below stay visible. Paths that do not exist
-    are passed over.
+    are passed over, and links give no right to what they lead to: pass real paths.
     """
     newest = version()
     if not newest:
@@ -74,13 +77,14 @@ def _allow_reading(ruleset: int, path: str, hidden: Sequence[str]) -> None:
 
 def _allow(ruleset: int, path: str, rights: int) -> None:
     try:
-        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return
     try:
-        if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISDIR(mode):
             rights &= _FILE_RIGHTS
-        if rights:
+        if rights and not stat.S_ISLNK(mode):
             rule = struct.pack("=Qi", rights, descriptor)
             kernel.system_call("landlock_add_rule", _ADD_RULE, ruleset, _PATH_BENEATH, rule, 0)
     finally:

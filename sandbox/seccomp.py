@@ -54,7 +54,7 @@ _AUDIT_ARCHITECTURE = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _X32_BIT = 0x40000000
 
 _CLONE_THREAD = 0x00010000
-_CLONE_NAMESPACES = 0x7E020080  # user, pid, net, ipc, uts, cgroup, mount and time
+_CLONE_NAMESPACES = 0x7E020000  # user, pid, net, ipc, uts, cgroup and mount
 _AF_UNIX = 1
 
 # Offsets in struct seccomp_data; arguments are 64 bits, of which the low half comes first.

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-
 from codesieve.config import CONFIGS, ConfigError, RunConfig, changes, fingerprint, load_run, override, parse
 
 MINIMAL = {"name": "x", "sources": [{"name": "here", "type": "directory", "path": "."}]}

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-
 from codesieve.files import read_json, remove_temporary, replacing, replacing_folder, write_json
 
 

@@ -99,5 +99,7 @@ def _sort_in(
 
 def _license(dist: importlib.metadata.Distribution) -> str:
     """The SPDX expression if the package states one (PEP 639), else a short licence field, else nothing."""
-    stated = dist.metadata.get("License-Expression") or dist.metadata.get("License") or ""
-    return stated.strip() if len(stated) < 80 and "\n" not in stated else ""
+    stated = dist.metadata.json.get("license_expression") or dist.metadata.json.get("license") or ""
+    if not isinstance(stated, str) or len(stated) > 80 or "\n" in stated:
+        return ""  # the whole text of a licence in the field that should name it
+    return stated.strip()

@@ -92,7 +92,7 @@ def _run(todo: Sequence[Job], already: int, workers: int, progress: Callable[[fl
             for future in done:
                 future.result()
             if progress:
-                progress((already + sum(fractions)) / (already + len(todo)))
+                progress((already + sum(fractions[:])) / (already + len(todo)))
     except BrokenProcessPool as error:
         raise ProxyDiedError(
             "a training process was killed, most often because memory ran out; finished models are kept: run the same "

@@ -90,9 +90,7 @@ def seeds_needed(estimate: Estimate, distance: float) -> int | None:
     per_seed = estimate.seed_variance * estimate.seeds
     for seeds in range(estimate.seeds + 1, MAX_SEEDS + 1):
         seed_variance = per_seed / seeds
-        freedom = satterthwaite(
-            seed_variance, seeds - 1, estimate.cluster_variance, estimate.effective_clusters - 1
-        )
+        freedom = satterthwaite(seed_variance, seeds - 1, estimate.cluster_variance, estimate.effective_clusters - 1)
         error = math.sqrt(seed_variance + estimate.cluster_variance)
         if critical(estimate.confidence, estimate.comparisons, freedom) * error < distance:
             return seeds

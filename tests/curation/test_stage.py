@@ -8,7 +8,6 @@ from typing import Any
 
 import polars as pl
 import pytest
-
 from codesieve.config import ConfigError
 from codesieve.curation.executors import WorkerDiedError, run_stage
 from codesieve.curation.shards import BrokenShardError, footer, read_batches, row_count, shard_paths, write_shard

@@ -1,0 +1,126 @@
+"""What the commands besides `run` and `curate` do: mostly one stage, on a run directory that is there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from .config import (
+    ClassifierConfig,
+    ConfigError,
+    DecideJobConfig,
+    RunConfig,
+    TrainJobConfig,
+    fingerprint,
+    override,
+    parse,
+    read_yaml,
+)
+from .curation.corpus import scan, select
+from .curation.explain import explain_document
+from .curation.layers import layer_marks
+from .curation.rules import RuleSet, load_rules
+from .curation.shards import shard_paths
+from .curation.stage import plan_fingerprint
+from .display import Display
+from .experiment import batches, decide, natural_weights, sample_texts, stream
+from .files import mark_of, read_json, write_mark
+from .workflow import corpus_facts, score, signal_columns
+
+
+def config_of(folder: Path) -> RunConfig:
+    """The resolved config of a run directory.
+
+    Raises:
+        ConfigError: if it is not one.
+    """
+    path = folder / "run.yaml"
+    if not path.exists():
+        raise ConfigError(f"{folder}: not a codesieve run (no run.yaml)")
+    return parse(RunConfig, read_yaml(path)["config"], where=str(path))
+
+
+def rules_of(config: RunConfig) -> RuleSet:
+    """The rule set of a run."""
+    return load_rules(config.annotate.rules, signal_columns(config))
+
+
+def selection_facts(folder: Path) -> dict[str, Any]:
+    """Facts for the manifest of a selection that is made from a finished run."""
+    config = config_of(folder)
+    return corpus_facts(config, rules_of(config), fingerprint(layer_marks(folder)))
+
+
+def explain(folder: Path, document: str) -> list[dict[str, Any]]:
+    """Everything known about the documents that match; see `curation.explain`."""
+    config = config_of(folder)
+    return explain_document(folder, document, rules_of(config), config.selections)
+
+
+def decide_again(job: DecideJobConfig, display: Display) -> dict[str, Any]:
+    """A decision from the evaluations that a run has, with another question, baseline or margin."""
+    folder = Path(job.run)
+    data = {**config_of(folder).model_dump(mode="json"), "decide": job.decide.model_dump(mode="json")}
+    return decide(parse(RunConfig, data, where=job.run), folder, display)
+
+
+def train_classifier_of(folder: Path, overrides: Sequence[str], out: Path | None, display: Display) -> dict[str, Any]:
+    """Train a classifier on a run, with the run's own classifier section as defaults."""
+    from .classifiers.fit import train_classifier
+
+    config = config_of(folder)
+    base = (config.classifier or ClassifierConfig()).model_dump(mode="json")
+    classifier = parse(ClassifierConfig, override(base, overrides), where="classifier")
+    target = out or folder / "classifiers" / classifier.name
+    with display.stage("classify", "fastText on weak labels") as progress:
+        card: dict[str, Any] = train_classifier(classifier, scan(folder), target, progress)
+        mark = fingerprint(classifier, plan_fingerprint(folder / "plan" / "annotated"), config.split)
+        write_mark(target, mark)
+    return card
+
+
+def score_with(folder: Path, model: Path, display: Display, workers: int) -> None:
+    """Score a run with a classifier trained elsewhere, into the layers `quality` and `quality_percentile`."""
+    config_of(folder)
+    if not (model / "card.json").exists():
+        raise ConfigError(f"{model}: not a classifier folder (no card.json)")
+    settings = parse(ClassifierConfig, read_json(model / "card.json")["config"], where=str(model / "card.json"))
+    score(settings, model, str(mark_of(model)), folder, display, workers)
+
+
+def train_job(job: TrainJobConfig, display: Display) -> list[dict[str, Any]]:
+    """Train one model a seed on corpus shards: tokenizer, token store and models below `job.out`."""
+    from .train.loop import train
+    from .train.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
+    from .train.tokens import build_store
+
+    shards = shard_paths(Path(job.corpus))
+    if not shards:
+        raise ConfigError(f"{job.corpus}: no Parquet shards here")
+    frame = pl.scan_parquet(shards)
+    for column in ("id", "text", "source", "language"):
+        if column not in frame.collect_schema().names():
+            raise ConfigError(f'{job.corpus}: the shards have no column "{column}"')
+    frame = select(frame, job.where)
+    out = Path(job.out)
+    files = [[path.name, path.stat().st_size] for path in shards]
+    mark = fingerprint(files, job.where, job.train.vocab_size)
+    with display.stage("tokenize", f"byte-level BPE, {job.train.vocab_size} tokens") as progress:
+        if mark_of(out / "tokenizer") != mark:
+            save_tokenizer(train_tokenizer(sample_texts(frame), job.train.vocab_size), out / "tokenizer")
+            write_mark(out / "tokenizer", mark)
+        tokenizer = load_tokenizer(out / "tokenizer")
+        store = build_store(map(stream, batches(frame)), tokenizer, out / "tokens", mark, progress)
+    rows = np.arange(store.documents.height)
+    weights = job.weights or natural_weights(frame, pl.lit(True))
+    results = []
+    for seed in job.train.seeds:
+        with display.stage("train", f"seed {seed}, {job.train.tokens:,} tokens") as progress:
+            model = out / "models" / str(seed)
+            facts = train(job.train, store, rows, weights, seed, out / "tokenizer", model, progress)
+        results.append({"model": str(model), **facts})
+    return results

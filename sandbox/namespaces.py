@@ -1,0 +1,140 @@
+"""A process of its own world (level 3): no network, no other processes, and a file tree of what Python needs.
+
+`enter` moves the caller into new user, mount, process, network, IPC and host-name namespaces; `build_root` gives that
+mount namespace a new root with the readable folders (read-only, with empty folders over the hidden ones), four
+devices and an empty, size-limited work folder in memory. There is no /proc, no /home, no /tmp of the host. All of it
+disappears with the last process, whatever happens to us.
+"""
+
+from __future__ import annotations
+
+import os
+
+from . import kernel
+
+TYPE_CHECKING = False  # for type checkers; see launch.py
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+WORK_FOLDER = "/contained"
+CONTAINED_ID = 65534
+"""User and group id inside, `nobody` by custom."""
+
+_NAMESPACES = (
+    kernel.CLONE_NEWUSER
+    | kernel.CLONE_NEWNS
+    | kernel.CLONE_NEWPID
+    | kernel.CLONE_NEWNET
+    | kernel.CLONE_NEWIPC
+    | kernel.CLONE_NEWUTS
+)
+_DEVICES = ("null", "zero", "random", "urandom")
+_WORK_FILES = 4096
+"""Files in the work folder; each costs kernel memory that `file_bytes` does not count."""
+
+
+def enter(outside_id: int | None) -> None:
+    """Enter new namespaces; the caller's next child is the first process of the new process namespace.
+
+    Args:
+        outside_id: the host's user and group id behind `CONTAINED_ID`. None: the caller's own, which is all that an
+            ordinary user may map. Given (by root): an unused one, and inside, root is root until the setup is done.
+    """
+    user, group = os.geteuid(), os.getegid()
+    if outside_id is None:
+        kernel.unshare(_NAMESPACES)
+        _write("/proc/self/setgroups", "deny")
+        _write("/proc/self/gid_map", f"{CONTAINED_ID} {group} 1\n")
+        _write("/proc/self/uid_map", f"{CONTAINED_ID} {user} 1\n")
+        return
+    # Only a process outside may map an id that is not the caller's own: a short-lived helper, forked before.
+    mapping = f"0 0 1\n{CONTAINED_ID} {outside_id} 1\n"
+    target = os.getpid()
+    read_end, write_end = os.pipe()
+    helper = os.fork()
+    if helper == 0:
+        status = 1
+        try:
+            os.close(write_end)
+            if os.read(read_end, 1):
+                _write(f"/proc/{target}/gid_map", mapping)
+                _write(f"/proc/{target}/uid_map", mapping)
+                status = 0
+        finally:
+            os._exit(status)
+    os.close(read_end)
+    try:
+        kernel.unshare(_NAMESPACES)
+        os.write(write_end, b"x")
+    finally:
+        os.close(write_end)
+        status = os.waitpid(helper, 0)[1]
+    if status:
+        raise OSError(f"uid_map: the mapping of user {outside_id} was refused")
+
+
+def build_root(base: str, readable: Sequence[str], hidden: Sequence[str], work_bytes: int) -> None:
+    """Make a new root and enter it, with the work folder as current folder.
+
+    Args:
+        base: any folder that exists; it is covered in this mount namespace only.
+        readable: existing paths, shown read-only at the same place; a link is shown as a link.
+        hidden: existing folders that are shown empty, if they lie below a readable one.
+        work_bytes: of all files in the work folder.
+    """
+    real = [os.path.realpath(path) for path in readable]
+    covered = [os.path.realpath(path) for path in hidden]
+    covered = [path for path in covered if not any(f"{each}/".startswith(f"{path}/") for each in real)]
+    kernel.mount(None, "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
+    kernel.mount("tmpfs", base, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=755")
+    os.mkdir(f"{base}/old")  # noqa: PTH102 (here and below: pathlib costs a contained start 5 ms)
+    os.mkdir(f"{base}/new")  # noqa: PTH102
+    kernel.pivot_root(base, f"{base}/old")
+    os.chdir("/new")
+    kernel.mount("tmpfs", "/new", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=755")
+    for path in sorted(real):  # a folder comes before what is below it
+        _bind(path, kernel.MOUNT_ATTR_NODEV)
+    for path, target in zip(readable, real, strict=True):
+        if not os.path.lexists(f"/new{path}"):
+            os.makedirs(os.path.dirname(f"/new{path}"), exist_ok=True)  # noqa: PTH103, PTH120
+            os.symlink(target, f"/new{path}")  # noqa: PTH211
+    for path in covered:
+        if os.path.isdir(f"/new{path}"):  # noqa: PTH112
+            kernel.mount("tmpfs", f"/new{path}", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=755,size=4k")
+    for name in _DEVICES:
+        _bind(f"/dev/{name}", 0)
+    os.mkdir(f"/new{WORK_FOLDER}")  # noqa: PTH102
+    if not os.path.lexists("/new/tmp"):
+        os.symlink(WORK_FOLDER, "/new/tmp")  # noqa: PTH211
+    kernel.mount_attributes("/new", kernel.MOUNT_ATTR_RDONLY | kernel.MOUNT_ATTR_NOSUID)
+    options = f"mode=700,uid={CONTAINED_ID},gid={CONTAINED_ID},size={work_bytes},nr_inodes={_WORK_FILES}"
+    kernel.mount("tmpfs", f"/new{WORK_FOLDER}", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, options)
+    os.chdir("/new")
+    kernel.pivot_root(".", ".")
+    kernel.unmount(".")
+    os.chdir(WORK_FOLDER)
+
+
+def _bind(path: str, attributes: int) -> None:
+    """Show `path` of the old root at the same place in the new one."""
+    target = f"/new{path}"
+    if os.path.lexists(target):
+        return  # below a folder that is shown already
+    if os.path.isdir(f"/old{path}"):  # noqa: PTH112
+        os.makedirs(target)  # noqa: PTH103
+    else:
+        os.makedirs(os.path.dirname(target), exist_ok=True)  # noqa: PTH103, PTH120
+        os.close(os.open(target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+    kernel.mount(f"/old{path}", target, None, kernel.MS_BIND | kernel.MS_REC)
+    if attributes:
+        kernel.mount_attributes(target, attributes)
+
+
+def _write(path: str, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, text.encode())
+    except OSError as error:
+        raise OSError(error.errno, f"{path}: {error.strerror}") from error
+    finally:
+        os.close(descriptor)
