@@ -11,12 +11,12 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
-import click
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperGroup
 
 from . import __version__
 from .config import (
@@ -31,8 +31,32 @@ from .config import (
     resolve,
 )
 
+
+class Commands(TyperGroup):
+    """The commands, with errors in words: a user's mistake exits with 2, a failure with 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; what the user can mend is said without a traceback."""
+        try:
+            return super().invoke(ctx)
+        except ConfigError as error:
+            _fail(str(error), 2)
+        except KeyboardInterrupt:
+            _fail("interrupted; what was finished is kept: the same command continues", 130)
+        except BrokenPipeError:
+            raise
+        except (ValueError, RuntimeError, OSError, FloatingPointError) as error:
+            if isinstance(error, EXIT) or os.environ.get("CODESIEVE_TRACEBACK"):
+                raise
+            _fail(f"{_words(error)}\n(set CODESIEVE_TRACEBACK=1 to see where)", 1)
+
+
+EXIT = (typer.Exit, typer.Abort)
+"""Ways of typer to end; they are RuntimeErrors."""
+
 app = typer.Typer(
     name="codesieve",
+    cls=Commands,
     help="Turn raw code into a training corpus, train models on it, and show which quality decisions paid.",
     no_args_is_help=True,
     add_completion=False,
@@ -54,24 +78,7 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.
 def main() -> None:
     """Entry point of the `codesieve` command."""
     signal.signal(signal.SIGTERM, _terminate)
-    try:
-        sys.exit(app(standalone_mode=False) or 0)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except ConfigError as error:
-        _fail(str(error), 2)
-    except (KeyboardInterrupt, click.Abort):
-        _fail("interrupted; what was finished is kept: the same command continues", 130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except (ValueError, RuntimeError, OSError) as error:
-        if os.environ.get("CODESIEVE_TRACEBACK"):
-            raise
-        _fail(f"{_words(error)}\n(set CODESIEVE_TRACEBACK=1 to see where)", 1)
+    app()
 
 
 @app.callback(invoke_without_command=True)
@@ -440,7 +447,7 @@ def _words(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> NoReturn:
     typer.echo(f"codesieve: {message}", err=True)
     sys.exit(code)
 

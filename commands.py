@@ -122,5 +122,6 @@ def train_job(job: TrainJobConfig, display: Display) -> list[dict[str, Any]]:
         with display.stage("train", f"seed {seed}, {job.train.tokens:,} tokens") as progress:
             model = out / "models" / str(seed)
             facts = train(job.train, store, rows, weights, seed, out / "tokenizer", model, progress)
-        results.append({"model": str(model), **facts})
+        shown = ("tokens", "steps", "unique_documents", "final_loss", "parameters", "tokens_per_second", "wall_seconds")
+        results.append({"model": str(model), **{key: facts[key] for key in shown}})
     return results

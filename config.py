@@ -155,7 +155,7 @@ class TrainConfig(Config):
     optimizer: Literal["adamw"] = "adamw"
     learning_rate: float = Field(4e-3, gt=0)
     final_learning_rate_fraction: Fraction = 0.1
-    schedule: Literal["cosine", "wsd"] = "cosine"
+    schedule: Literal["cosine", "wsd", "linear"] = "cosine"
     warmup_fraction: Fraction = 0.05
     decay_fraction: Fraction = Field(0.2, description="wsd only: the last part of the run, linear to the final rate")
     weight_decay: float = Field(0.1, ge=0)

@@ -106,7 +106,7 @@ def plan_decision(config: RunConfig, folder: Path) -> None:
     from .eval.decisions.record import rule
 
     if config.decide:
-        path = folder / "decisions" / f"{config.decide.name}.rule.json"
+        path = folder / "plan" / f"decision-{config.decide.name}.json"
         if not path.exists():
             write_json(path, rule(config.decide))
 
@@ -132,7 +132,7 @@ def arms_of(config: RunConfig, folder: Path) -> list[Arm]:
                 input_fingerprint=input_mark(folder),
                 train=config.train,
                 evaluation=config.eval,
-                epochs=max(training["epochs"].values()),
+                epochs=max(training["epochs_per_stream"].values()),
             )
         )
     return arms
@@ -142,7 +142,7 @@ def context_of(config: RunConfig, folder: Path) -> Context:
     """What the record says about the run around the decision."""
     assert config.train and config.eval and config.decide
     facts = [read_json(path) for path in sorted((folder / "models").glob("*/*/training.json"))]
-    planned = folder / "decisions" / f"{config.decide.name}.rule.json"
+    planned = folder / "plan" / f"decision-{config.decide.name}.json"
     context: Context = {
         "train": config.train,
         "evaluation": config.eval,

@@ -168,13 +168,13 @@ def classify(config: RunConfig, folder: Path, display: Display, workers: int) ->
 
 def score(classifier: ClassifierConfig, model: Path, mark: str, folder: Path, display: Display, workers: int) -> None:
     """Layers `quality` and `quality_percentile` from a trained classifier."""
-    from .classifiers.percentiles import percentile_layer
+    from .classifiers.percentiles import percentiles
     from .classifiers.step import ScoreStep
 
     with display.stage("score", "every document") as progress:
-        step = ScoreStep(model, where=classifier.where, max_characters=classifier.max_characters)
+        step = ScoreStep(model, where=classifier.where)
         stage_layer(folder, "quality", [step], {"classifier": mark}, workers=workers, progress=progress)
-        table_layer(folder, "quality_percentile", percentile_layer, {"classifier": mark, "version": 1})
+        table_layer(folder, "quality_percentile", percentiles, {"classifier": mark, "version": 1})
 
 
 def finish_layers(config: RunConfig, folder: Path, display: Display) -> None:

@@ -14,7 +14,7 @@ import re
 import string
 from collections.abc import Callable, Mapping
 
-from .lexing import HASH_COMMENTS
+from .masking import HASH_COMMENTS
 
 MAXIMUM_BYTES = 200_000
 """Longer documents are not corrupted: 16 times the mean file, and it bounds what a shuffle may cost."""
@@ -103,7 +103,7 @@ RESERVED = frozenset(keyword.kwlist) | frozenset(
     protected pub public ref register select self short signed sizeof static static_cast string struct super switch
     template then this throw throws trait true false type typedef typename typeof undefined union unsafe unsigned use
     using usize var virtual void volatile where
-    """.split()
+    """.split()  # noqa: SIM905
 )
 """Words that a renaming must leave alone for the result to look like code; the union over the languages we read."""
 

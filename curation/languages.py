@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -64,6 +64,7 @@ class _File(Config):
 
 
 _Rules = tuple[tuple[str, re.Pattern[bytes]], ...]
+_NamePatterns = tuple[tuple[str, re.Pattern[str]], ...]
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ class _Table:
     kinds: Mapping[str, Kind]
     extensions: Mapping[str, _Rules]
     names: Mapping[str, str]
-    name_patterns: tuple[tuple[re.Pattern[str], str], ...]
+    whole_names: _NamePatterns
+    stems: _NamePatterns
     interpreters: Mapping[str, str]
     templates: tuple[str, ...]
     content: _Rules
@@ -87,13 +89,15 @@ def identify(path: str, head: bytes) -> str:
     table = _table()
     head = head[:HEAD_BYTES].removeprefix(b"\xef\xbb\xbf")
     name = path.rpartition("/")[2].lower()
-    found = table.names.get(name) or _by_extension(table, name, head)
-    if found:
-        return found
-    for pattern, language in table.name_patterns:
-        if pattern.match(name):
-            return language
-    return _by_interpreter(table, head) or _first_match(table.content, head) or UNKNOWN
+    return (
+        table.names.get(name)
+        or _by_pattern(table.whole_names, name)
+        or _by_extension(table, name, head)
+        or _by_pattern(table.stems, name)
+        or _by_interpreter(table, head)
+        or _first_match(table.content, head)
+        or UNKNOWN
+    )
 
 
 def kind_of(language: str) -> Kind:
@@ -141,9 +145,9 @@ def load_languages(path: Path) -> _Table:
         kinds={language: entry.kind for language, entry in file.languages.items()},
         extensions=extensions,
         names={name: language for name, language in names.items() if "*" not in name},
-        name_patterns=tuple(
-            (re.compile(fnmatch.translate(name)), language) for name, language in names.items() if "*" in name
-        ),
+        # `requirements*.txt` knows better than `.txt`; `readme.*` leaves README.md to `.md`.
+        whole_names=tuple(_globs((name, language) for name, language in names.items() if not name.endswith("*"))),
+        stems=tuple(_globs((name, language) for name, language in names.items() if name.endswith("*"))),
         interpreters=interpreters,
         templates=file.templates,
         content=_compiled(file.content),
@@ -157,6 +161,14 @@ def _table() -> _Table:
 
 def _compiled(choices: tuple[_Choice, ...]) -> _Rules:
     return tuple((choice.language, re.compile(choice.pattern.encode(), re.MULTILINE)) for choice in choices)
+
+
+def _globs(names: Iterable[tuple[str, str]]) -> Iterator[tuple[str, re.Pattern[str]]]:
+    return ((language, re.compile(fnmatch.translate(name))) for name, language in names if "*" in name)
+
+
+def _by_pattern(patterns: _NamePatterns, name: str) -> str | None:
+    return next((language for language, pattern in patterns if pattern.match(name)), None)
 
 
 def _by_extension(table: _Table, name: str, head: bytes) -> str | None:

@@ -27,7 +27,7 @@ STRATUM = ("source", "kind", "language")
 
 def where(selection: SelectionConfig, columns: Sequence[str]) -> pl.Expr:
     """The selection as an expression that is never null; held-out documents are outside it."""
-    text = f"control_{selection.name}" if selection.control_of else selection.where
+    text = f'"control_{selection.name}"' if selection.control_of else selection.where
     chosen = predicate(text, columns, place=f'selection "{selection.name}"')
     return chosen & (pl.col("split") == TRAIN) if "split" in columns else chosen
 

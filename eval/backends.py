@@ -22,11 +22,12 @@ from .windows import Window, cut_tokens, windows
 
 END_OF_TEXT = "<|endoftext|>"
 
-TOKENS_PER_BATCH = 8192
-"""Upper bound; enough to keep a CPU or a small model's GPU busy."""
+TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 16384}
+"""Measured on one core with a model of 1M parameters: 12k tokens/s in batches of 1,024, 8k in batches of 8,192, whose
+logits no longer fit the cache. A GPU needs many more to be busy."""
 
 LOGITS_PER_BATCH = 1 << 26
-"""Tokens × vocabulary in one batch: 256 MB of float32, and as much again for the log-softmax."""
+"""Tokens × vocabulary in one batch at most: 256 MB of float32, and as much again for the log-softmax."""
 
 Progress = Callable[[float], None]
 
@@ -124,7 +125,8 @@ class CheckpointBackend:
         return encoding.ids[:kept], size_bytes
 
     def _budget(self) -> int:
-        return min(TOKENS_PER_BATCH, LOGITS_PER_BATCH // self.vocab_size)
+        tokens = TOKENS_PER_BATCH.get(self.device.type, TOKENS_PER_BATCH["cuda"])
+        return min(tokens, LOGITS_PER_BATCH // self.vocab_size)
 
     def _losses(self, batch: Sequence[tuple[int, list[int], Window]]) -> list[float]:
         """Nats of the scored tokens of each row. Padding is on the right, where a causal model cannot see it."""
@@ -194,8 +196,14 @@ class CheckpointBackend:
         """The model as transformers loads it; on first use, because the import alone takes seconds."""
         if self._transformers_model is None:
             from transformers import AutoModelForCausalLM
+            from transformers.utils import logging
 
+            bars: Any = logging
+            draws = bars.is_progress_bar_enabled()
+            bars.disable_progress_bar()
             model: Any = AutoModelForCausalLM.from_pretrained(self.folder, dtype=torch.float32, local_files_only=True)
+            if draws:
+                bars.enable_progress_bar()
             self._transformers_model = model.to(self.device).eval()
         return self._transformers_model
 

@@ -8,8 +8,6 @@ of `items.parquet`, is the same for the same model and tasks on the same kind of
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
-import platform
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +17,7 @@ import polars as pl
 
 from ..config import EvalConfig, fingerprint
 from ..files import write_json
+from ..provenance import versions
 from .statistics import bits_per_byte, wilson
 from .store import ITEMS, write_items
 from .tasks import WHOLE_STREAMS, BitsPerByteTask, CodeTask, Task, load_tasks
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
 EVALUATION_FILE = "evaluation.json"
 
 SCHEMA = 1
-
-PACKAGES = ("torch", "transformers", "tokenizers", "polars", "numpy")
 
 Progress = Callable[[float], None]
 
@@ -43,6 +40,7 @@ def evaluate(
     output: Path,
     progress: Progress | None = None,
     workers: int = 1,
+    threads: int = 1,
 ) -> dict[str, Any]:
     """Measure the model on all tasks and write both files to `output`; returns what `evaluation.json` holds.
 
@@ -54,6 +52,7 @@ def evaluate(
         output: folder of the two files; other files in it stay.
         progress: called with the fraction done.
         workers: processes that execute answers.
+        threads: of the model on a CPU; another number changes the last bits of the likelihoods.
 
     Raises:
         ConfigError: if a task is wrong.
@@ -62,17 +61,20 @@ def evaluate(
     loaded = load_tasks(tasks)
     if documents is None and (needing := [t.name for t in loaded if isinstance(t.config, BitsPerByteTask)]):
         raise ValueError(f"task {needing[0]} scores held-out documents: give them, or choose other tasks")
+    from ..train.device import reproducible
     from .backends import CheckpointBackend
 
     began = time.monotonic()
     backend = CheckpointBackend(model_folder)
     times, facts, frames = {"load": time.monotonic() - began}, {}, []
-    for position, task in enumerate(loaded):
-        began = time.monotonic()
-        items, fact = _run(task, backend, documents, config, _part(progress, position, len(loaded)), workers)
-        times[task.name] = time.monotonic() - began
-        frames.append(items)
-        facts[task.name] = {"fingerprint": task.fingerprint, "kind": task.config.kind, **fact}
+    with reproducible(backend.device, threads):
+        for position, task in enumerate(loaded):
+            began = time.monotonic()
+            part = _part(progress, position, len(loaded))
+            items, fact = _run(task, backend, documents, config, part, workers)
+            times[task.name] = time.monotonic() - began
+            frames.append(items)
+            facts[task.name] = {"fingerprint": task.fingerprint, "kind": task.config.kind, **fact}
     items = pl.concat(frames)
     evaluation = {
         "schema": SCHEMA,
@@ -81,7 +83,7 @@ def evaluate(
         "documents": None if documents is None else fingerprint(sorted(documents["id"])),
         "tasks": facts,
         "metrics": metrics(items),
-        "environment": {**environment(), "dtype": "float32", "device": backend.device.type},
+        "environment": {**versions(), "dtype": "float32", "device": backend.device.type},
         "times": {name: round(seconds, 3) for name, seconds in times.items()},
     }
     write_items(output, items)
@@ -107,12 +109,6 @@ def model_fingerprint(folder: Path) -> str:
     return digest.hexdigest()[:32]
 
 
-def environment() -> dict[str, str]:
-    """Versions that a result depends on."""
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-    return {"python": platform.python_version(), "machine": platform.machine(), **versions}
-
-
 def _run(
     task: Task,
     backend: Backend,
@@ -134,6 +130,38 @@ def _score_documents(
 
     chosen, left_out = choose(documents, task, config.documents_per_stream)
     return score(backend, chosen, task, progress), {"left_out": left_out}
+
+
+def _solve_problems(
+    task: Task, config: CodeTask, backend: Backend, limits: EvalConfig, progress: Progress | None, workers: int
+) -> tuple[pl.DataFrame, dict[str, Any]]:
+    from ..sandbox.containment import best
+    from .code import check_references, judge_all
+    from .generation import answers, program
+
+    problems = task.problems
+    # First the references: an expensive generation that cannot be judged would be lost.
+    reference_pass_rate = check_references(problems, config.min_reference_pass_rate, workers)
+    texts = answers(backend, problems, config, limits.max_new_tokens, progress)
+    programs = [program(problem, text) for problem, text in zip(problems, texts, strict=True)]
+    outcomes = judge_all(problems, programs, workers)
+    items = pl.DataFrame(
+        {
+            "task": [config.name] * len(problems),
+            "item": [problem.name for problem in problems],
+            "cluster": [problem.name for problem in problems],
+            "stream": ["problems"] * len(problems),
+            "language": [config.language] * len(problems),
+            "nats": [None] * len(problems),
+            "bytes": [None] * len(problems),
+            "outcome": [outcome.status for outcome in outcomes],
+            "answer": texts,
+            # Level 0 means that nothing was run, which says nothing about the sandbox.
+            "sandbox_level": [outcome.level or None for outcome in outcomes],
+        },
+        schema=ITEMS,
+    )
+    return items, {"reference_pass_rate": reference_pass_rate, "sandbox_level": best().level}
 
 
 def _likelihood(items: pl.DataFrame) -> dict[str, Any]:

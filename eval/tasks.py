@@ -13,7 +13,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
@@ -79,7 +79,7 @@ class Problem(BaseModel, extra="forbid", frozen=True):
     name: str
     prompt: str
     entry_point: str
-    tests: str
+    tests: list[dict[str, Any]]
     reference: str
     difficulty: str = ""
 

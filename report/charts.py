@@ -22,8 +22,9 @@ def funnel_chart(steps: Sequence[Step]) -> Chart:
     """Documents and bytes from files to the selection; what is lost hangs where it is lost."""
     shown = _with_few_skips(steps)
     title = "Funnel: " + "; ".join(f"{s.label} {count(s.documents)} documents, {size(s.bytes)}" for s in shown)
-    documents = _waterfall([(s, s.documents, count(s.documents)) for s in shown])
-    sizes = _waterfall([(s, s.bytes, size(s.bytes)) for s in shown])
+    documents = _waterfall([(s, s.documents, count(s.documents)) for s in shown], with_skips=True)
+    # Bytes in are those of the files that were read; libraries and images beside them would dwarf everything.
+    sizes = _waterfall([(s, s.bytes, size(s.bytes)) for s in shown], with_skips=False)
     panels = [Panel("documents", *documents), Panel("bytes", *sizes)]
     return bars("funnel", title, panels, label_width=172, value_width=76)
 
@@ -43,7 +44,7 @@ def rules_chart(reasons: Sequence[Mapping[str, Any]]) -> Chart:
         for row in shown
     ]
     title = "Bytes by rule: " + "; ".join(f"{row['reason']} {size(row['bytes'])}" for row in shown)
-    panel = Panel("bytes: alone (dark), with other rules (light)", rows, max(row["bytes"] for row in shown) or 1)
+    panel = Panel("bytes: alone (strong), with other rules (faint)", rows, max(row["bytes"] for row in shown) or 1)
     return bars("rules", title, [panel], label_width=172, value_width=76)
 
 
@@ -61,7 +62,7 @@ def languages_chart(languages: Sequence[Mapping[str, Any]]) -> Chart:
     title = "Bytes by language, selected of all: " + "; ".join(
         f"{row['language']} {size(row['bytes_selected'])} of {size(row['bytes'])}" for row in shown
     )
-    panel = Panel("bytes: selected (dark) of all (light)", rows, max(row["bytes"] for row in shown) or 1)
+    panel = Panel("bytes: selected, of all (grey)", rows, max(row["bytes"] for row in shown) or 1)
     return bars("languages", title, [panel], label_width=122, value_width=128)
 
 
@@ -115,21 +116,21 @@ def _with_few_skips(steps: Sequence[Step]) -> list[Step]:
     return [first, *skips, *others]
 
 
-def _waterfall(rows: Sequence[tuple[Step, int, str]]) -> tuple[list[Bar], float]:
+def _waterfall(rows: Sequence[tuple[Step, int, str]], with_skips: bool) -> tuple[list[Bar], float]:
     """Bars and their scale: skips hang beyond what was annotated, rejections run down from it to the selection."""
     annotated = next(amount for step, amount, _ in rows if step.part == "annotated")
-    above, below = annotated, annotated
-    above += sum(amount for step, amount, _ in rows if step.part == "skipped")
-    limit = max(above, *(amount for _, amount, _ in rows), 1)
+    skips = [amount for step, amount, _ in rows if step.part == "skipped" and with_skips]
+    above, below = annotated + sum(skips), annotated
+    limit = max(above, *(amount for step, amount, _ in rows if step.part != "skipped"), 1)
     drawn = []
     for step, amount, text in rows:
+        pieces = [(0, amount, KEPT if step.part == "selected" else MUTED)]
         if step.part == "skipped":
             above -= amount
-            piece = (above, amount, NEUTRAL)
+            pieces = [(above, amount, NEUTRAL)] if with_skips else []
         elif step.part == "rejected":
             below -= amount
-            piece = (below, amount, AGAINST)
-        else:
-            piece = (0, amount, KEPT if step.part == "selected" else MUTED)
-        drawn.append(Bar(step.label, [piece], text))
+            pieces = [(below, amount, AGAINST)]
+        label = f"− {step.label}" if step.part in {"skipped", "rejected"} else step.label
+        drawn.append(Bar(label, pieces, text))
     return drawn, limit

@@ -7,7 +7,7 @@ table of documents is read through `curation.corpus.scan`, column by column.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,12 +42,21 @@ class RuleView:
 
 @dataclass(frozen=True)
 class Scores:
-    """A classifier's card and what its scores look like."""
+    """What a classifier's scores look like, and its card; None if it was trained elsewhere."""
 
-    card: dict[str, Any]
+    card: dict[str, Any] | None
     by_language: list[Distribution]
     language: str | None
     extremes: dict[str, list[Sample]]
+
+    @property
+    def audited(self) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
+        """Name, ranking and rejected positives: over all languages, then of each that was measured."""
+        if self.card is None:
+            return []
+        audit = self.card["audit"]
+        languages = [(language, row, row) for language, row in audit["languages"].items()]
+        return [("all, within language", audit["within_language"], audit["false_reject"]), *languages]
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,7 @@ class Report:
 
     summary: dict[str, Any]
     finished: str | None
+    wall_seconds: list[tuple[str, float]]
     config: RunConfig
     run_yaml: str
     state: dict[str, Any]
@@ -91,9 +101,11 @@ def read_run(run: Path) -> Report:
     by_name = {rule.name: rule for rule in rule_set.rules} if rule_set else {}
     fired = {row["reason"]: by_name.get(row["reason"]) for row in summary["reasons"]}
     samples = rule_samples(frame, fired)
+    log = _log(run / "log.jsonl")
     return Report(
         summary=summary,
-        finished=_finished(run / "log.jsonl"),
+        finished=_finished(log),
+        wall_seconds=_in_order(summary["wall_seconds"], log),
         config=config,
         run_yaml=(run / "run.yaml").read_text(encoding="utf-8"),
         state=state,
@@ -131,16 +143,14 @@ def _rule_set(config: RunConfig, state: Mapping[str, Any], columns: list[str]) -
 
 
 def _scores(run: Path, config: RunConfig, frame: pl.LazyFrame, columns: list[str]) -> Scores | None:
-    if PROBABILITY not in columns or config.classifier is None:
-        return None
-    card = run / "classifiers" / config.classifier.name / "card.json"
-    found = distributions(frame, "language")
-    if not found or not card.is_file():
+    found = distributions(frame, "language") if PROBABILITY in columns else []
+    if not found:
         return None
     names = [each.name for each in found]
     language = SAMPLE_LANGUAGE if SAMPLE_LANGUAGE in names else names[0]
     extremes = percentile_samples(frame, language) if "quality_percentile" in columns else {}
-    return Scores(read_json(card), found, language if extremes else None, extremes)
+    card = run / "classifiers" / (config.classifier.name if config.classifier else "quality") / "card.json"
+    return Scores(read_json(card) if card.is_file() else None, found, language if extremes else None, extremes)
 
 
 def _records(run: Path, config: RunConfig) -> list[dict[str, Any]]:
@@ -150,16 +160,23 @@ def _records(run: Path, config: RunConfig) -> list[dict[str, Any]]:
     return [read_json(path) for path in paths]
 
 
-def _finished(log: Path) -> str | None:
-    """When the last stage before the report ended, in local time, to the minute."""
-    if not log.is_file():
-        return None
-    times = []
-    for line in log.read_text(encoding="utf-8").splitlines():
+def _log(path: Path) -> list[dict[str, Any]]:
+    entries = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:
-            entry = json.loads(line)
+            entries.append(json.loads(line))
         except ValueError:
             continue  # the last line of a killed run
-        if entry.get("event") == "done" and entry.get("stage") != "report":
-            times.append(str(entry["time"]))
+    return entries
+
+
+def _finished(log: Sequence[Mapping[str, Any]]) -> str | None:
+    """When the last stage before the report ended, in local time, to the minute."""
+    times = [str(entry["time"]) for entry in log if entry["event"] == "done" and entry["stage"] != "report"]
     return times[-1][:16].replace("T", " ") if times else None
+
+
+def _in_order(wall_seconds: Mapping[str, float], log: Sequence[Mapping[str, Any]]) -> list[tuple[str, float]]:
+    """Stages in the order in which they started; JSON keeps none."""
+    order = {stage: position for position, stage in enumerate(dict.fromkeys(entry["stage"] for entry in log))}
+    return sorted(wall_seconds.items(), key=lambda item: (order.get(item[0], len(order)), item[0]))

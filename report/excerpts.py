@@ -22,7 +22,10 @@ MAX_CHARACTERS = 160
 LEXERS = {"tsx": "typescript", "text": "", "markdown": "", "restructuredtext": "", "unknown": ""}
 """Languages whose lexer has another name, or that are shown plain."""
 
-CLASSES = ((token.Comment, "c"), (token.Keyword, "k"), (token.Literal.String, "s"), (token.Literal.Number, "n"))
+CLASSES = (
+    (token.Comment.PreprocFile, "s"), (token.Comment.Preproc, "k"), (token.Comment, "c"), (token.Keyword, "k"),
+    (token.Literal.String, "s"), (token.Literal.Number, "n"),
+)  # fmt: skip
 """Four colours are enough to see the shape of code; more would compete with the page."""
 
 _HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
@@ -84,16 +87,19 @@ def _colour(text: str, language: str) -> Markup:
     lexer = _lexer(language)
     if lexer is None:
         return escape(text)
-    tokens = list(lexer.get_tokens(text))
-    if "".join(value for _, value in tokens) != text:
+    whole = text + "\n"  # many lexers end a comment at the line end only
+    tokens = list(lexer.get_tokens(whole))
+    if "".join(value for _, value in tokens) != whole:
         return escape(text)  # the lexer changed line ends; the lines must stay the same
     parts: list[Markup] = []
     for kind, value in tokens:
         css = next((name for wanted, name in CLASSES if kind in wanted), None)
         # A span must not reach over lines, because they are taken apart again.
-        pieces = [Markup('<span class="{}">{}</span>').format(css, p) if css and p else escape(p) for p in value.split("\n")]
+        pieces = [
+            Markup('<span class="{}">{}</span>').format(css, p) if css and p else escape(p) for p in value.split("\n")
+        ]
         parts.append(Markup("\n").join(pieces))
-    return Markup("").join(parts)
+    return Markup("").join(parts).removesuffix("\n")
 
 
 def _lexer(language: str) -> Lexer | None:

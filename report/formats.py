@@ -1,4 +1,4 @@
-"""Numbers as a person reads them. The exact value always stands beside a rounded one, in the page's `<data>` elements."""
+"""Numbers as a person reads them. The exact value stands beside a rounded one, in the page's `<data>` elements."""
 
 from __future__ import annotations
 

@@ -65,17 +65,20 @@ def rule_samples(frame: pl.LazyFrame, rules: Mapping[str, Rule | None]) -> dict[
 
 
 def kept_samples(frame: pl.LazyFrame, chosen: pl.Expr) -> list[Sample]:
-    """One document of each of the largest selected languages; code comes before text."""
-    kept = frame.filter(chosen).select("id", "language", "kind", "size_bytes", "content_hash")
+    """One document of each of the largest selected languages, and more of them in turn; code comes before text."""
+    kept = frame.filter(chosen).select("id", "language", "kind", "size_bytes").sort("id")
     picked = (
-        kept.group_by("language")
-        .agg(pl.col("id").min(), (pl.col("kind") != "text").any().alias("is_code"), pl.col("size_bytes").sum())
-        .sort(["is_code", "size_bytes", "language"], descending=[True, True, False])
+        kept.with_columns(
+            pl.int_range(pl.len()).over("language").alias("turn"),
+            (pl.col("kind") == "text").all().over("language").alias("is_text"),
+            pl.col("size_bytes").sum().over("language").alias("language_bytes"),
+        )
+        .sort("turn", "is_text", "language_bytes", "id", descending=[False, False, True, False])
         .head(KEPT)
         .collect()
     )
     documents = _documents(frame, picked["id"])
-    return [_sample(documents[identifier], body) for identifier in picked["id"]]
+    return [_sample(documents[identifier], body) for identifier in dict.fromkeys(picked["id"])]
 
 
 def percentile_samples(frame: pl.LazyFrame, language: str) -> dict[str, list[Sample]]:

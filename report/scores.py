@@ -8,6 +8,9 @@ import polars as pl
 
 BINS = 25
 MAX_GROUPS = 6
+MIN_DOCUMENTS = 40
+"""A histogram of fewer says nothing; the largest group is shown whatever its size."""
+
 PROBABILITY = "quality_probability"
 
 
@@ -30,8 +33,10 @@ def distributions(frame: pl.LazyFrame, by: str) -> list[Distribution]:
         .collect()
     )
     totals = table.group_by("group").agg(pl.col("len").sum()).sort(["len", "group"], descending=[True, False])
-    found = []
+    found: list[Distribution] = []
     for name, total in totals.head(MAX_GROUPS).iter_rows():
+        if found and total < MIN_DOCUMENTS:
+            break
         counts = dict(table.filter(pl.col("group") == name).select("bin", "len").iter_rows())
         found.append(Distribution(name, total, [counts.get(index, 0) / total for index in range(BINS)]))
     return found

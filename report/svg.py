@@ -12,13 +12,14 @@ import io
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 from markupsafe import Markup
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-WIDE, NARROW = 1000, 340
+WIDE, NARROW = 880, 340
 POINTS_PER_INCH = 72
 
 INK, MUTED, GRID, KEPT, AGAINST, AGAINST_LIGHT, NEUTRAL = (
@@ -37,7 +38,7 @@ ROLES = {
 }
 """Sentinel → what the page's style sheet decides."""
 
-SETTINGS = {
+SETTINGS: dict[Any, Any] = {
     "axes.edgecolor": GRID,
     "axes.labelcolor": MUTED,
     "axes.linewidth": 1.0,
@@ -45,7 +46,7 @@ SETTINGS = {
     "axes.spines.top": False,
     "axes.unicode_minus": True,
     "font.family": ["DejaVu Sans"],
-    "font.size": 12.5,
+    "font.size": 12,
     "legend.frameon": False,
     "lines.linewidth": 1.8,
     "svg.fonttype": "none",
@@ -94,11 +95,13 @@ def _render(key: str, title: str, draw: Callable[[Figure], None], width: float, 
 def _inline(svg: str, key: str, title: str, width: float, height: float) -> str:
     """The SVG element for a page: no prolog, no metadata, no name spaces, own ids, roles in place of colours."""
     inner = svg[svg.index(">", svg.index("<svg")) + 1 : svg.rindex("</svg>")]
-    inner = re.sub(r"<metadata>.*?</metadata>", "", inner, flags=re.DOTALL)
+    # Its style sheet would hold for the whole page; the page has the two lines.
+    inner = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", inner, flags=re.DOTALL)
     inner = re.sub(r"<!--.*?-->", "", inner, flags=re.DOTALL)
     inner = re.sub(r'\b(id="|url\(#|href="#)', rf"\g<1>{key}-", inner).replace("xlink:href", "href")
-    inner = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", inner)
-    inner = re.sub(r"font: (\w+) ([\d.]+px) [^;\"]*", r"font-weight: \1; font-size: \2", inner)
+    # The family is the page's; matplotlib writes it as `font-family:` or within `font:`, depending on its version.
+    inner = re.sub(r"font-family: [^;\"]*(;\s*)?", "", inner)
+    inner = re.sub(r"font: (?:(\w+) )?([\d.]+px) [^;\"]*", _font, inner)
     for sentinel, role in ROLES.items():
         inner = inner.replace(sentinel, role)
     inner = re.sub(r"\n\s*", "\n", inner).strip()
@@ -107,3 +110,8 @@ def _inline(svg: str, key: str, title: str, width: float, height: float) -> str:
         f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-labelledby="{key}-title">'
         f'<title id="{key}-title">{label}</title>\n{inner}\n</svg>'
     )
+
+
+def _font(match: re.Match[str]) -> str:
+    weight = f"font-weight: {match[1]}; " if match[1] else ""
+    return f"{weight}font-size: {match[2]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,11 +41,11 @@ def curves(models: Path, arms: Sequence[str]) -> list[Curve]:
 
 
 def _read(path: Path) -> list[tuple[int, float]]:
-    """(tokens, loss) of each logged step."""
+    """(tokens, loss) of each step; NaN where the loss was not finite."""
     points = []
     for line in path.read_text(encoding="utf-8").splitlines():
         entry: dict[str, Any] = json.loads(line)
-        points.append((entry["tokens"], entry["loss"]))
+        points.append((entry["tokens_seen"], math.nan if entry["loss"] is None else entry["loss"]))
     return points
 
 
@@ -54,8 +55,12 @@ def _curve(arm: str, seeds: Sequence[Sequence[tuple[int, float]]]) -> Curve:
     tokens = np.array([point[0] for point in seeds[0][:common]], dtype=np.float64)
     losses = np.array([[point[1] for point in seed[:common]] for seed in seeds], dtype=np.float64)
     first = int(np.searchsorted(tokens, SKIPPED_FRACTION * tokens[-1]))
-    parts = np.array_split(np.arange(first, common), min(POINTS, common - first))
-    means = np.stack([losses[:, part].mean(axis=1) for part in parts], axis=1)
+    parts = [
+        part
+        for part in np.array_split(np.arange(first, common), min(POINTS, common - first))
+        if np.isfinite(losses[:, part]).any(axis=1).all()
+    ]
+    means = np.stack([np.nanmean(losses[:, part], axis=1) for part in parts], axis=1)
     return Curve(
         arm=arm,
         seeds=len(seeds),

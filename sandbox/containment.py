@@ -1,7 +1,7 @@
 """What this host can enforce, found out by trying: the level of containment, and why not a higher one.
 
 * level 3: namespaces (no network, no other processes, a file tree of the interpreter alone, read-only) + limits
-* level 2: Landlock or a user of its own (files out of reach) + limits
+* level 2: Landlock (files out of reach) or a user of its own (private files out of reach) + limits
 * level 1: limits and process group only: protects against accidents, not against intent
 
 Seccomp is added at every level where the architecture is known. Each candidate plan runs a self-test in the sandbox
@@ -18,7 +18,7 @@ import stat
 import sysconfig
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -27,7 +27,8 @@ from typing import Any
 from . import kernel, landlock, seccomp
 from .launch import USER_IDS
 from .limits import Limits
-from .process import Plan, SandboxError, converse
+from .process import Plan, converse
+from .talk import SandboxError
 
 SELF_TEST_LIMITS = Limits(cpu_seconds=5.0, memory_bytes=256 * 2**20, processes=8, file_bytes=2**20)
 
@@ -99,11 +100,12 @@ def plan_of_level(level: int) -> Plan:
     Raises:
         SandboxError: if there is none.
     """
-    plan, reasons = next(((plan, []) for plan in plans() if plan.level == level and not _fault(plan)[0]), (None, []))
-    if plan is None:
-        reasons = [f"{_name(plan)}: {_fault(plan)[0]}" for plan in plans() if plan.level == level]
-        raise SandboxError(f"sandbox level {level} is not to be had here ({'; '.join(reasons) or 'no such means'})")
-    return plan
+    candidates = [plan for plan in plans() if plan.level == level]
+    for plan in candidates:
+        if not _fault(plan)[0]:
+            return plan
+    reasons = "; ".join(f"{_name(plan)}: {_fault(plan)[0]}" for plan in candidates) or "no such means"
+    raise SandboxError(f"sandbox level {level} is not to be had here ({reasons})")
 
 
 def describe() -> dict[str, Any]:
@@ -113,7 +115,7 @@ def describe() -> dict[str, Any]:
         "level": 0 if plan is None else plan.level,
         "means": {} if plan is None else asdict(plan),
         "self_test": found,
-        "why_not_higher": {name: reason for name, reason in reasons},
+        "why_not_higher": dict(reasons),
         "landlock_version": landlock.version(),
         "seccomp": seccomp.program(kernel.machine(), True) is not None,
         "root": os.geteuid() == 0,
@@ -147,7 +149,7 @@ def spare_user_id() -> int | None:
 
 
 def _tried() -> tuple[Plan | None, tuple[tuple[str, str], ...], dict[str, str]]:
-    reasons = []
+    reasons: list[tuple[str, str]] = []
     for plan in plans():
         fault, found = _fault(plan)
         if not fault:
@@ -159,13 +161,11 @@ def _tried() -> tuple[Plan | None, tuple[tuple[str, str], ...], dict[str, str]]:
 @cache
 def _fault(plan: Plan) -> tuple[str, dict[str, str]]:
     """(why `plan` cannot be used or "", what the self-test found)."""
-    with tempfile.TemporaryDirectory(prefix="codesieve-self-test-") as name, closing(socket.socket()) as listener:
+    with tempfile.TemporaryDirectory(prefix="codesieve-self-test-") as name, _listening_port() as port:
         planted, beside = Path(name, "planted"), Path(name, "beside")
         planted.write_text("secret", encoding="utf-8")
         planted.chmod(stat.S_IRUSR | stat.S_IWUSR)
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        arguments = [str(planted), str(beside), listener.getsockname()[1], os.getpid()]
+        arguments = [str(planted), str(beside), port, os.getpid()]
         load = {"module": "probe", "source": SELF_TEST}
         call = {"entry_point": "probe", "args": arguments, "kwargs": {}}
         try:
@@ -176,6 +176,18 @@ def _fault(plan: Plan) -> tuple[str, dict[str, str]]:
         return f"the self-test did not run: {transcript.error or transcript.trouble or transcript.end}", {}
     found: dict[str, str] = transcript.values[1]
     return _broken_promise(plan, found), found
+
+
+@contextmanager
+def _listening_port() -> Iterator[int]:
+    """A port of this machine that takes connections; port 0 where not even we may open one."""
+    try:
+        listener = socket.create_server(("127.0.0.1", 0))
+    except OSError:
+        yield 0
+        return
+    with listener:
+        yield int(listener.getsockname()[1])
 
 
 def _broken_promise(plan: Plan, found: dict[str, str]) -> str:

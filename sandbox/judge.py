@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import values
-from .limits import Limits
+from .limits import DEFAULT_LIMITS, Limits
 from .run import Outcome, call
 
 
@@ -48,9 +48,7 @@ def parse_tests(data: object, where: str) -> tuple[Test, ...]:
     return tuple(_parse_test(item, f"{where}: tests: {number}") for number, item in enumerate(data))
 
 
-def judge(
-    trial: Trial, limits: Limits = Limits(), required_level: int = 1, level: int | None = None
-) -> Outcome:
+def judge(trial: Trial, limits: Limits = DEFAULT_LIMITS, required_level: int = 1, level: int | None = None) -> Outcome:
     """Run all tests in one contained process; the first that fails decides.
 
     Raises:
@@ -71,7 +69,7 @@ def judge(
 
 def judge_all(
     trials: Sequence[Trial],
-    limits: Limits = Limits(),
+    limits: Limits = DEFAULT_LIMITS,
     workers: int = 1,
     required_level: int = 1,
     rerun_timeouts: bool = True,

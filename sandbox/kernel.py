@@ -103,7 +103,7 @@ def unshare(flags: int) -> None:
 
 
 def mount(source: str | None, target: str, kind: str | None, flags: int, options: str = "") -> None:
-    """mount(2)."""
+    """Put a file system, or with MS_BIND a part of the tree, at `target`, as the system call does."""
     names = [None if text is None else os.fsencode(text) for text in (source, target, kind)]
     _checked(f"mount {target}", _libc.mount(*names, ctypes.c_ulong(flags), options.encode() or None))
 
@@ -112,7 +112,13 @@ def mount_attributes(target: str, attributes: int) -> None:
     """Add attributes (read-only, no devices, ..) to a mount and all below it; needs Linux 5.12."""
     packed = struct.pack("QQQQ", attributes, 0, 0, 0)
     system_call(
-        f"mount_setattr {target}", _SYS_MOUNT_SETATTR, _AT_FDCWD, os.fsencode(target), _AT_RECURSIVE, packed, len(packed)
+        f"mount_setattr {target}",
+        _SYS_MOUNT_SETATTR,
+        _AT_FDCWD,
+        os.fsencode(target),
+        _AT_RECURSIVE,
+        packed,
+        len(packed),
     )
 
 

@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> None:
     _place_descriptors(int(settings["requests"]), int(settings["answers"]), int(settings["report"]))
     launcher = _Launcher(settings, paths)
     try:
-        kernel.die_with_parent(signal.SIGKILL)
+        kernel.die_with_parent(signal.SIGTERM)  # which makes us end the candidate first
         if os.getppid() != int(settings["parent"]):
             return  # it ended before we asked to end with it
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
@@ -80,6 +80,10 @@ class _Launcher:
         if not self.in_namespaces:
             kernel.adopt_orphans()
             self.supervise()
+            if os.getppid() != int(self.settings["parent"]):
+                import shutil  # rarely needed, slow to import
+
+                shutil.rmtree(self.settings["folder"], ignore_errors=True)  # the judge would have, but was killed
             return
         namespaces.enter(self.user_id)
         first = os.fork()
@@ -129,7 +133,7 @@ class _Launcher:
             if pid:
                 continue
             wall_left = wall_limit - (time.monotonic() - self.started)
-            cpu_left = cpu_limit - time.clock_gettime(clock)
+            cpu_left = cpu_limit - _seconds(clock)
             if not why and min(wall_left, cpu_left) <= 0:
                 why = "cpu" if cpu_left <= 0 else "wall"
                 os.kill(candidate, signal.SIGKILL)
@@ -174,6 +178,8 @@ class _Launcher:
         kernel.die_with_parent(signal.SIGKILL)  # after the change of user, which resets it
         os.chdir(folder)
         os.environ.update(HOME=folder, TMPDIR=folder)
+        for name in self.settings["drop"].split(","):
+            os.environ.pop(name, None)
         self.set_limits()
         if "landlock" in self.settings:
             devices = [f"/dev/{name}" for name in ("zero", "random", "urandom")]
@@ -237,6 +243,14 @@ def _place_descriptors(requests: int, answers: int, report: int) -> None:
 def _failure(error: Exception) -> str:
     text = str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
     return "failed " + text.replace("\n", " ")
+
+
+def _seconds(clock: int) -> float:
+    """The clock's time; 0 where it cannot be read, and then the usage at the end and the wall limit decide."""
+    try:
+        return time.clock_gettime(clock)
+    except OSError:
+        return 0.0
 
 
 def _ending(status: int, why: str) -> str:

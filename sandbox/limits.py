@@ -45,3 +45,6 @@ class Limits:
     def wall(self) -> float:
         """Seconds after which the program is stopped whatever it does."""
         return self.cpu_seconds * WALL_FACTOR if self.wall_seconds is None else self.wall_seconds
+
+
+DEFAULT_LIMITS = Limits()

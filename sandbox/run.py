@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import containment, values
-from .limits import Limits
-from .process import Plan, SandboxError, Transcript, converse
+from .limits import DEFAULT_LIMITS, Limits
+from .process import Plan, converse
+from .talk import SandboxError, Transcript
 
 __all__ = ["OUTCOMES", "Called", "Limits", "Outcome", "SandboxError", "call", "describe", "run_program"]
 
@@ -64,7 +65,7 @@ class Called:
 
 
 def run_program(
-    source: str, stdin: str = "", limits: Limits = Limits(), required_level: int = 1, level: int | None = None
+    source: str, stdin: str = "", limits: Limits = DEFAULT_LIMITS, required_level: int = 1, level: int | None = None
 ) -> Outcome:
     """Run `source` as a program: `ok` if it ran to its end or left by `sys.exit(0)`.
 
@@ -85,7 +86,7 @@ def call(
     source: str,
     entry_point: str,
     calls: Sequence[tuple[Sequence[Any], Mapping[str, Any]]],
-    limits: Limits = Limits(),
+    limits: Limits = DEFAULT_LIMITS,
     required_level: int = 1,
     level: int | None = None,
 ) -> Called:

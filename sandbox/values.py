@@ -11,7 +11,12 @@ Standard library only, and no heavy part of it: the contained process imports th
 
 from __future__ import annotations
 
+import math
 from _json import encode_basestring_ascii
+
+TYPE_CHECKING = False  # for type checkers; see launch.py
+if TYPE_CHECKING:
+    from typing import Any
 
 MAX_DEPTH = 100
 """Of nested containers, on both sides: far above any honest answer, far below Python's recursion limit."""
@@ -24,7 +29,7 @@ class NotPlain(ValueError):
     """The value holds something that is not plain data."""
 
 
-def encode(value: object, depth: int = 0) -> str:
+def encode(value: Any, depth: int = 0) -> str:
     """`value` as ASCII JSON text in the form above. Subclasses of plain types are sent as their plain content.
 
     Raises:
@@ -32,24 +37,24 @@ def encode(value: object, depth: int = 0) -> str:
     """
     if depth > MAX_DEPTH:
         raise NotPlain(f"a value nested deeper than {MAX_DEPTH}")
-    base = _plain_type(value)
+    base: Any = _plain_type(value)
     if value is None:
         return "null"
     if base is bool:
         return "true" if value else "false"
     if base is int:
-        number = int.__index__(value)  # type: ignore[arg-type]
+        number = int.__index__(value)
         return int.__repr__(number) if -LITERAL_INT < number < LITERAL_INT else _tagged("int", f'"{number:x}"')
     if base is float:
-        text = float.__repr__(value)  # type: ignore[arg-type]
+        text = float.__repr__(value)
         return text if text[-1].isdigit() else _tagged("float", f'"{text}"')
     if base is str:
-        return encode_basestring_ascii(value)  # type: ignore[arg-type]
+        return encode_basestring_ascii(value)
     if base is bytes or base is bytearray:
-        return _tagged("bytes", f'"{base.hex(value)}"')  # type: ignore[attr-defined]
+        return _tagged("bytes", f'"{base.hex(value)}"')
     if base is dict:
-        return _encode_dict(value, depth)  # type: ignore[arg-type]
-    items = ",".join([encode(item, depth + 1) for item in base.__iter__(value)])  # type: ignore[attr-defined]
+        return _encode_dict(value, depth)
+    items = ",".join([encode(item, depth + 1) for item in base.__iter__(value)])
     return f"[{items}]" if base is list else _tagged(base.__name__, f"[{items}]")
 
 
@@ -160,9 +165,9 @@ def _check_depth(depth: int) -> None:
 
 
 def _number(value: float) -> str:
-    if value != value:
+    if math.isnan(value):
         return "nan"
-    if isinstance(value, float) and (value in {float("inf"), float("-inf")} or not value.is_integer()):
+    if isinstance(value, float) and (math.isinf(value) or not value.is_integer()):
         return f"f{value.hex()}"
     return f"i{int(value):x}"
 

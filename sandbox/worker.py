@@ -17,7 +17,7 @@ from .values import NotPlain, encode
 
 TYPE_CHECKING = False  # for type checkers; importing typing would cost every run 5 ms
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
 NAME = "<solution>"
 REQUESTS, ANSWERS = 3, 4
@@ -32,13 +32,13 @@ def serve(answer_bytes: int) -> NoReturn:
     Args:
         answer_bytes: a longer answer is replaced by the error `output_flood`.
     """
-    module = None
+    module: types.ModuleType | None = None
     while (request := _read_request()) is not None:
         nonce = request["nonce"]
         try:
+            value = None
             if module is None:
                 module = _load(request)
-                value = None
             else:
                 function = getattr(module, request["entry_point"])
                 value = function(*request["args"], **request["kwargs"])
@@ -52,7 +52,7 @@ def serve(answer_bytes: int) -> NoReturn:
     os._exit(0)
 
 
-def _load(request: dict[str, str]) -> types.ModuleType:
+def _load(request: dict[str, Any]) -> types.ModuleType:
     """The candidate's module, executed. As a program it is `__main__`, and leaving by `sys.exit(0)` is a good end."""
     sys.argv, sys.orig_argv = [NAME], [NAME]
     module = types.ModuleType(request["module"])
@@ -80,7 +80,9 @@ def _describe(error: BaseException) -> str:
     if isinstance(error, _SyntaxFault):
         fault = error.args[0]
         line = getattr(fault, "lineno", None)
-        return _error("syntax_error", f"{type(fault).__name__}: {fault}" if line is None else f"{fault.msg}, line {line}")
+        return _error(
+            "syntax_error", f"{type(fault).__name__}: {fault}" if line is None else f"{fault.msg}, line {line}"
+        )
     status = "memory" if isinstance(error, MemoryError) else "exception"
     try:
         text = f"{type(error).__name__}: {error}{_line(error)}"
@@ -110,12 +112,15 @@ def _flush() -> None:
             stream.flush()
 
 
-def _read_request() -> dict[str, object] | None:
+def _read_request() -> dict[str, Any] | None:
     header = _read_exactly(8)
     if header is None:
         return None
     data = _read_exactly(int.from_bytes(header, "little"))
-    return None if data is None else marshal.loads(data)
+    if data is None:
+        return None
+    request: dict[str, Any] = marshal.loads(data)
+    return request
 
 
 def _read_exactly(size: int) -> bytes | None:

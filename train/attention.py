@@ -14,6 +14,8 @@ Shapes: B rows, T tokens, H query heads, G key heads (H a multiple of G), K head
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -48,8 +50,7 @@ class Mask:
         starts[:, 1:] = segments_BT[:, 1:] != segments_BT[:, :-1]
         flat = [*starts.flatten().nonzero().flatten().tolist(), rows * time]
         pieces = tuple(
-            (begin // time, begin % time, begin % time + end - begin)
-            for begin, end in zip(flat, flat[1:], strict=False)
+            (begin // time, begin % time, begin % time + end - begin) for begin, end in itertools.pairwise(flat)
         )
         return cls(pieces, segments_BT if len(pieces) > rows else None)
 
@@ -95,48 +96,60 @@ class _Blocked(torch.autograd.Function):
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, pieces: tuple[tuple[int, int, int], ...]) -> Tensor:
         rows, heads, time, size = q.shape
         key_heads, scale = k.shape[1], 1 / math.sqrt(size)
-        longest = max(end - begin for _, begin, end in pieces)
-        hidden_TT = q.new_full((longest, longest), -math.inf).triu_(1)
+        hidden_TT = _hidden(time, q.dtype)
         out = q.new_empty(rows, time, heads, size)
         probabilities = []
-        for row, begin, end, first, last in _blocks(pieces):
-            block = _stacked(q[row, :, first:last], key_heads)
-            bias = hidden_TT[first - begin : last - begin, : last - begin]
-            if heads != key_heads:
-                bias = bias.repeat(heads // key_heads, 1)
-            scores = torch.baddbmm(bias, block, k[row, :, begin:last].transpose(1, 2), alpha=scale)
-            probability = torch.softmax(scores, dim=-1)
-            result = torch.bmm(probability, v[row, :, begin:last])
-            out[row, first:last] = result.view(heads, last - first, size).transpose(0, 1)
-            probabilities.append(probability)
+        for row, begin, end in pieces:
+            q_part, k_part, v_part, out_part = (*_cut(row, begin, end, q, k, v), out[row, begin:end])
+            for first, last in _blocks(end - begin):
+                bias = hidden_TT[first:last, :last]
+                if heads != key_heads:
+                    bias = bias.repeat(heads // key_heads, 1)
+                block = _stacked(q_part[:, first:last], key_heads)
+                scores = torch.baddbmm(bias, block, k_part[:, :last].transpose(1, 2), alpha=scale)
+                probability = torch.softmax(scores, dim=-1)
+                result = torch.bmm(probability, v_part[:, :last]).view(heads, last - first, size)
+                out_part[first:last] = result.transpose(0, 1)
+                probabilities.append(probability)
         ctx.pieces = pieces
         ctx.save_for_backward(q, k, v, *probabilities)
         return out
 
     @staticmethod
     def backward(ctx: Any, to_out: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        q, k, v, *probabilities = ctx.saved_tensors
-        _, heads, _, size = q.shape
-        key_heads, scale = k.shape[1], 1 / math.sqrt(size)
+        q, k, v, *saved = ctx.saved_tensors
+        heads, key_heads, size = q.shape[1], k.shape[1], q.shape[3]
+        probabilities = iter(saved)
         to_q, to_k, to_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        for (row, begin, _, first, last), probability in zip(_blocks(ctx.pieces), probabilities, strict=True):
-            to_result = _stacked(to_out[row, first:last].transpose(0, 1), key_heads)
-            to_probability = torch.bmm(to_result, v[row, :, begin:last].transpose(1, 2))
-            to_scores = torch._softmax_backward_data(to_probability, probability, -1, probability.dtype).mul_(scale)
-            to_v[row, :, begin:last] += torch.bmm(probability.transpose(1, 2), to_result)
-            to_k[row, :, begin:last] += torch.bmm(to_scores.transpose(1, 2), _stacked(q[row, :, first:last], key_heads))
-            to_block = torch.bmm(to_scores, k[row, :, begin:last])
-            to_q[row, :, first:last] = to_block.view(heads, last - first, size)
-        return to_q, to_k, to_v, None
+        for row, begin, end in ctx.pieces:
+            q_part, k_part, v_part = _cut(row, begin, end, q, k, v)
+            to_q_part, to_k_part, to_v_part = _cut(row, begin, end, to_q, to_k, to_v)
+            to_out_part = to_out[row, begin:end].transpose(0, 1)
+            for first, last in _blocks(end - begin):
+                probability = next(probabilities)
+                to_result = _stacked(to_out_part[:, first:last], key_heads)
+                to_v_part[:, :last] += torch.bmm(probability.transpose(1, 2), to_result)
+                to_probability = torch.bmm(to_result, v_part[:, :last].transpose(1, 2))
+                to_scores = torch._softmax_backward_data(to_probability, probability, -1, probability.dtype)
+                block = _stacked(q_part[:, first:last], key_heads)
+                to_k_part[:, :last] += torch.bmm(to_scores.transpose(1, 2), block)
+                to_q_part[:, first:last] = torch.bmm(to_scores, k_part[:, :last]).view(heads, last - first, size)
+        scale = 1 / math.sqrt(size)
+        return to_q.mul_(scale), to_k.mul_(scale), to_v, None
 
 
-def _blocks(pieces: tuple[tuple[int, int, int], ...]) -> list[tuple[int, int, int, int, int]]:
-    """(row, begin and end of the segment, first and last query) of every block."""
-    return [
-        (row, begin, end, first, min(first + BLOCK, end))
-        for row, begin, end in pieces
-        for first in range(begin, end, BLOCK)
-    ]
+@functools.lru_cache(maxsize=2)
+def _hidden(length: int, dtype: torch.dtype) -> Tensor:
+    """What is added to the scores: -inf where the key comes after the query."""
+    return torch.full((length, length), -math.inf, dtype=dtype).triu_(1)
+
+
+def _cut(row: int, begin: int, end: int, *tensors: Tensor) -> list[Tensor]:
+    return [tensor[row, :, begin:end] for tensor in tensors]
+
+
+def _blocks(length: int) -> list[tuple[int, int]]:
+    return [(first, min(first + BLOCK, length)) for first in range(0, length, BLOCK)]
 
 
 def _stacked(x_HNK: Tensor, key_heads: int) -> Tensor:

@@ -26,7 +26,8 @@ def swiglu(gate_BTF: Tensor, up_BTF: Tensor) -> Tensor:
 def rotary_tables(positions_BT: Tensor, head_size: int, theta: float) -> tuple[Tensor, Tensor]:
     """Cosine and sine of the rotary angles, fp32, each [B, T, 1, K / 2]."""
     exponents = torch.arange(0, head_size, 2, dtype=torch.float32, device=positions_BT.device) / head_size
-    angles = positions_BT[..., None].float() * (1.0 / theta**exponents)
+    frequencies = torch.pow(theta, exponents).reciprocal()
+    angles = positions_BT[..., None].float() * frequencies
     return angles.cos()[:, :, None], angles.sin()[:, :, None]
 
 
@@ -44,7 +45,7 @@ def rotate_heads(
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
         inverse = norm.square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
         unit = x * inverse
         ctx.save_for_backward(unit, weight, inverse)
@@ -90,8 +91,7 @@ class _RotateHeads(torch.autograd.Function):
         rotated = heads + key_heads
         _rotate(x_BTAK[:, :, :rotated], cosine, sine, out_BTAK[:, :, :rotated])
         out_BTAK[:, :, rotated:] = x_BTAK[:, :, rotated:]
-        q, k, v = out_BAT.split((heads, key_heads, key_heads), dim=1)
-        return q, k, v
+        return out_BAT[:, :heads], out_BAT[:, heads:rotated], out_BAT[:, rotated:]
 
     @staticmethod
     def backward(ctx: Any, to_q: Tensor, to_k: Tensor, to_v: Tensor) -> tuple[Tensor, None, None, None, None]:

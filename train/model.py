@@ -44,10 +44,8 @@ class Decoder(nn.Module):
         super().__init__()
         self.config, self.vocab_size, self.sequence_length = config, vocab_size, sequence_length
         self.compute_dtype = compute_dtype
-        with torch.device("meta"):
-            self.model = _Body(config, vocab_size)
-            self.lm_head = nn.Linear(config.hidden_size, vocab_size, bias=False)
-        self.to_empty(device="cpu")
+        self.model = _Body(config, vocab_size)
+        self.lm_head = _Matrix(vocab_size, config.hidden_size)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
         self._initialise(seed)
@@ -120,7 +118,7 @@ class Decoder(nn.Module):
 class _Body(nn.Module):
     def __init__(self, config: ModelConfig, vocab_size: int) -> None:
         super().__init__()
-        self.embed_tokens = nn.Embedding(vocab_size, config.hidden_size)
+        self.embed_tokens = _Matrix(vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(_Layer(config) for _ in range(config.num_hidden_layers))
         self.norm = _Norm(config)
 
@@ -143,10 +141,10 @@ class _Attention(nn.Module):
         super().__init__()
         self.heads, self.key_heads = config.num_attention_heads, config.num_key_value_heads
         size = config.hidden_size // config.num_attention_heads
-        self.q_proj = nn.Linear(config.hidden_size, self.heads * size, bias=False)
-        self.k_proj = nn.Linear(config.hidden_size, self.key_heads * size, bias=False)
-        self.v_proj = nn.Linear(config.hidden_size, self.key_heads * size, bias=False)
-        self.o_proj = nn.Linear(self.heads * size, config.hidden_size, bias=False)
+        self.q_proj = _Matrix(self.heads * size, config.hidden_size)
+        self.k_proj = _Matrix(self.key_heads * size, config.hidden_size)
+        self.v_proj = _Matrix(self.key_heads * size, config.hidden_size)
+        self.o_proj = _Matrix(config.hidden_size, self.heads * size)
 
     def forward(self, x_BTD: Tensor, tables: tuple[Tensor, Tensor], mask: Mask, dtype: torch.dtype) -> Tensor:
         # One product for the three: joining the weights costs far less than two more passes over the activations.
@@ -161,14 +159,22 @@ class _Attention(nn.Module):
 class _Feedforward(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.gate_proj = _Matrix(config.intermediate_size, config.hidden_size)
+        self.up_proj = _Matrix(config.intermediate_size, config.hidden_size)
+        self.down_proj = _Matrix(config.hidden_size, config.intermediate_size)
 
     def forward(self, x_BTD: Tensor, dtype: torch.dtype) -> Tensor:
         x_BTD = x_BTD.to(dtype)
         gate_BTF, up_BTF = _linear(x_BTD, self.gate_proj.weight, dtype), _linear(x_BTD, self.up_proj.weight, dtype)
         return _linear(swiglu(gate_BTF, up_BTF), self.down_proj.weight, dtype)
+
+
+class _Matrix(nn.Module):
+    """A weight [output, input] under its Hugging Face name; `nn.Linear` would draw it from the global generator."""
+
+    def __init__(self, outputs: int, inputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, inputs))
 
 
 class _Norm(nn.Module):

@@ -78,9 +78,7 @@ def epoch_windows(
 class StreamOrder:
     """One stream of one arm as an endless sequence of tokens, epoch after epoch, readable at any position."""
 
-    def __init__(
-        self, rows: np.ndarray, hashes: np.ndarray, tokens: np.ndarray, seed: int, window_tokens: int
-    ) -> None:
+    def __init__(self, rows: np.ndarray, hashes: np.ndarray, tokens: np.ndarray, seed: int, window_tokens: int) -> None:
         self.rows, self._hashes, self._tokens = rows, hashes, tokens
         self._seed, self._window_tokens = seed, window_tokens
         self.epoch_tokens = int(np.minimum(tokens + 1, window_tokens).sum())
@@ -107,11 +105,8 @@ class StreamOrder:
                 remaining = int(windows.ends[index]) - position
                 take = min(remaining, end - begin)
                 window_end = int(windows.starts[index] + windows.lengths[index])
-                found.append(
-                    Piece(
-                        int(windows.rows[index]), window_end - remaining, window_end - remaining + take, take < remaining
-                    )
-                )
+                start = window_end - remaining
+                found.append(Piece(int(windows.rows[index]), start, start + take, continues=take < remaining))
                 begin, position, index = begin + take, position + take, index + 1
         return found
 
@@ -172,7 +167,8 @@ def _keyed(hashes: np.ndarray, purpose: str, seed: int, epoch: int) -> np.ndarra
 
 
 def _mix(values: np.ndarray) -> np.ndarray:
-    """The finaliser of MurmurHash3 (Appleby): a bijection of 64 bits in which every input bit moves every output bit."""
+    """The finaliser of MurmurHash3 (Appleby): a bijection of 64 bits in which each input bit moves each output bit."""
     values = (values ^ (values >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
     values = (values ^ (values >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
-    return values ^ (values >> np.uint64(33))
+    mixed: np.ndarray = values ^ (values >> np.uint64(33))
+    return mixed

@@ -118,13 +118,13 @@ def _streams(weights: Mapping[str, float], present: list[str], known: list[str])
     for name, weight in weights.items():
         if name not in known:
             raise ValueError(
-                f'weights: unknown stream "{name}"{nearest(name, known)}; the token store has {", ".join(sorted(known))}'
+                f'weights: unknown stream "{name}"{nearest(name, known)}; the store has {", ".join(sorted(known))}'
             )
         if not 0 <= weight < float("inf"):
             raise ValueError(f'weights: stream "{name}" has weight {weight}; expected a number from 0 up')
         if weight > 0 and name not in present:
             raise ValueError(
-                f'weights: stream "{name}" has weight {weight:g}, but the selection has no documents with tokens in it; '
+                f'weights: stream "{name}" has weight {weight:g}, but the selection has no documents in it; '
                 "drop the weight or widen the selection"
             )
     names = sorted(name for name, weight in weights.items() if weight > 0) if weights else sorted(present)

@@ -132,7 +132,7 @@ def _ids(encoding: object) -> np.ndarray:
 
 
 def _parts(text: str, longest: int = LONGEST_TEXT) -> Iterator[str]:
-    """`text` in parts of about `longest` characters, cut where `PIECES` cuts: between printable ASCII and a line end."""
+    """`text` in parts of about `longest` characters, cut where `PIECES` cuts: before a line end, after ASCII."""
     begin = 0
     while len(text) - begin > longest:
         border = _PIECE_BORDER.search(text, begin + longest - 1, begin + 4 * longest)

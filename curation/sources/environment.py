@@ -14,6 +14,7 @@ import sysconfig
 from pathlib import Path, PurePosixPath
 
 from ...config import SourceConfig
+from ..languages import UNKNOWN, identify
 from .listing import IGNORED_FOLDERS, Entry, Listing, Skip, text_of, walk
 
 DOCUMENTATION_SUFFIXES = frozenset({".md", ".rst", ".txt"})
@@ -75,9 +76,12 @@ def _sort_in(
     name = PurePosixPath(path)
     is_metadata = name.name == "METADATA" and name.parent.suffix == ".dist-info"
     is_documentation = is_metadata or name.suffix.lower() in DOCUMENTATION_SUFFIXES
-    if name.parent.suffix == ".dist-info" and not is_documentation:
-        return  # RECORD, WHEEL, INSTALLER: the installer's books, different on every machine
+    if name.parts[0].endswith(".dist-info") and not is_metadata:
+        return  # the installer's books, different on every machine, and copies of licences
     if ("documentation" if is_documentation else "code") not in config.parts:
+        return
+    if not is_documentation and identify(path, b"") == UNKNOWN:
+        listing.skips.append(Skip(config.name, text_of(path), "not_source", size))
         return
     if size > config.max_file_bytes:
         listing.skips.append(Skip(config.name, text_of(path), "over_max_file_bytes", size))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from codesieve.eval.backends import CheckpointBackend
+from codesieve.eval.backends import TOKENS_PER_BATCH, CheckpointBackend
 from tokenizers import Tokenizer
 
 TEXTS = [
@@ -62,7 +62,7 @@ def test_likelihoods_do_not_depend_on_the_batch(backend: CheckpointBackend) -> N
 
 def test_small_batches_give_the_same_as_one_batch(backend: CheckpointBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     large = backend.rolling(TEXTS)
-    monkeypatch.setattr("codesieve.eval.backends.TOKENS_PER_BATCH", 30)
+    monkeypatch.setitem(TOKENS_PER_BATCH, "cpu", 30)
     fractions: list[float] = []
     small = backend.rolling(TEXTS, progress=fractions.append)
     assert [each.nats for each in small] == pytest.approx([each.nats for each in large], abs=1e-4)
@@ -142,3 +142,24 @@ def test_an_untrained_uniform_model_has_eight_bits_a_byte_over_bytes(tiny_model:
     shutil.copy(tiny_model / "tokenizer.json", folder)
     [found] = CheckpointBackend(folder, device="cpu").rolling(["def add(a, b): return a + b"])
     assert found.nats == pytest.approx(found.tokens * math.log(320), rel=1e-6)
+
+
+def test_codesieves_own_checkpoints_are_scored_by_its_decoder_as_transformers_scores_them(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from codesieve.config import ModelConfig
+    from codesieve.files import write_json
+    from codesieve.train.checkpoint import save_model
+    from codesieve.train.model import Decoder
+
+    config = ModelConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=2, initializer_range=0.3)
+    tokenizer = tmp_path / "tokenizer"
+    tokenizer.mkdir()
+    shutil.copy(tiny_model / "tokenizer.json", tokenizer)
+    write_json(tokenizer / "tokenizer_config.json", {})
+    save_model(Decoder(config, 320, sequence_length=24, seed=3), tokenizer, tmp_path / "model")
+    by_transformers = CheckpointBackend(tmp_path / "model", device="cpu").rolling(TEXTS)
+    write_json(tmp_path / "model/training.json", {})
+    monkeypatch.setattr(CheckpointBackend, "_transformers", None)  # scoring must not need it
+    by_decoder = CheckpointBackend(tmp_path / "model", device="cpu").rolling(TEXTS)
+    assert [each.nats for each in by_decoder] == pytest.approx([each.nats for each in by_transformers], rel=1e-5)

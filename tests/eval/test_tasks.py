@@ -11,7 +11,7 @@ PROBLEM = {
     "name": "add",
     "prompt": "def add(a, b):\n",
     "entry_point": "add",
-    "tests": "assert add(1, 2) == 3",
+    "tests": [{"args": [1, 2], "expected": 3}],
     "reference": "    return a + b\n",
     "difficulty": "easy",
 }
@@ -41,7 +41,7 @@ def test_problems_are_read_from_beside_the_task(tmp_path: Path) -> None:
 def test_the_fingerprint_covers_the_task_and_its_data(tmp_path: Path) -> None:
     first = load_task(code_task(tmp_path, PROBLEM)).fingerprint
     assert load_task(code_task(tmp_path, PROBLEM)).fingerprint == first
-    assert load_task(code_task(tmp_path, {**PROBLEM, "tests": ""})).fingerprint != first
+    assert load_task(code_task(tmp_path, {**PROBLEM, "tests": []})).fingerprint != first
     assert load_task(code_task(tmp_path, PROBLEM, extra="version: 2\n")).fingerprint != first
 
 

@@ -13,10 +13,13 @@ import pytest
 from codesieve.sandbox.containment import describe, plan_of_level
 from codesieve.sandbox.judge import Test, Trial, judge
 from codesieve.sandbox.limits import Limits
-from codesieve.sandbox.process import OWNER_VARIABLE, SandboxError
+from codesieve.sandbox.process import OWNER_VARIABLE
 from codesieve.sandbox.run import call
+from codesieve.sandbox.talk import SandboxError
 
-LIMITS = Limits(cpu_seconds=0.5, wall_seconds=1.5, memory_bytes=256 * 2**20, processes=8, file_bytes=2**20, output_bytes=2**20)
+LIMITS = Limits(
+    cpu_seconds=0.5, wall_seconds=1.2, memory_bytes=128 * 2**20, processes=8, file_bytes=2**20, output_bytes=2**20
+)
 TESTS = [Test([1], 2), Test([10], 11), Test([-1], 0)]
 REFERENCE = "def solve(x):\n    return x + 1\n"
 
@@ -32,6 +35,7 @@ def levels():
 
 
 LEVELS = list(levels())
+LEVEL_REACHED = max((level for level in LEVELS if isinstance(level, int)), default=0)
 
 ATTACKS = {
     "fork_bomb": (
@@ -93,14 +97,14 @@ ATTACKS = {
     ),
     "forged_answers_on_every_descriptor": (
         "import os\ndef solve(x):\n    for number in range(256):\n        for nonce in ('', '0', '0' * 16):\n            try:\n"
-        "                os.write(number, b'{\"nonce\":\"%s\",\"value\":2}\\n' % nonce.encode())\n"
+        '                os.write(number, b\'{"nonce":"%s","value":2}\\n\' % nonce.encode())\n'
         "            except OSError:\n                pass\n    return 2\n",
         {"violation"},
     ),
     "forged_answers_in_advance": (
         "import sys, os\ndef solve(x):\n    frame = sys._getframe()\n    while frame and 'nonce' not in frame.f_locals:\n"
         "        frame = frame.f_back\n    nonce = frame.f_locals['nonce']\n"
-        "    os.write(4, (b'{\"nonce\":\"%s\",\"value\":2}\\n' % nonce.encode()) * 3)\n    os._exit(0)\n",
+        '    os.write(4, (b\'{"nonce":"%s","value":2}\\n\' % nonce.encode()) * 3)\n    os._exit(0)\n',
         {"violation"},
     ),
     "forged_report": (
@@ -108,7 +112,10 @@ ATTACKS = {
         "            os.write(number, b'end exit 0 0.0 0.0 0 0\\n')\n        except OSError:\n            pass\n    os._exit(0)\n",
         {"violation"},
     ),
-    "garbage_for_an_answer": ("import os\ndef solve(x):\n    os.write(4, b'\\xff\\x00' * 5000 + b'\\n')\n", {"violation"}),
+    "garbage_for_an_answer": (
+        "import os\ndef solve(x):\n    os.write(4, b'\\xff\\x00' * 5000 + b'\\n')\n",
+        {"violation"},
+    ),
     "deeply_nested_answer": (
         "import os\ndef solve(x):\n    os.write(4, b'[' * 100000 + b'\\n')\n    return x + 1\n",
         {"violation"},
@@ -135,7 +142,7 @@ ATTACKS = {
     "recursion_in_c": (
         "import sys\nsys.setrecursionlimit(10**9)\ndef solve(x):\n    nested = []\n    for _ in range(10**6):\n"
         "        nested = [nested]\n    return repr(nested)\n",
-        {"memory", "exception"},
+        {"memory", "exception", "timeout"},
     ),
     "huge_return_value": ("def solve(x):\n    return 'x' * 10**7\n", {"output_flood"}),
     "huge_integer": ("def solve(x):\n    return 1 << 10**7\n", {"output_flood"}),
@@ -143,7 +150,10 @@ ATTACKS = {
         "def solve(x):\n    nested = []\n    for _ in range(10**5):\n        nested = [nested]\n    return nested\n",
         {"wrong"},
     ),
-    "closes_all_descriptors": ("import os\ndef solve(x):\n    os.closerange(0, 256)\n    return x + 1\n", {"violation"}),
+    "closes_all_descriptors": (
+        "import os\ndef solve(x):\n    os.closerange(0, 256)\n    return x + 1\n",
+        {"violation"},
+    ),
     "stops_itself": ("import os, signal\ndef solve(x):\n    os.kill(os.getpid(), signal.SIGSTOP)\n", {"violation"}),
     "kills_all_it_can": (
         "import os, signal\ndef solve(x):\n    os.kill(os.getpid(), signal.SIGKILL)\n",
@@ -217,8 +227,7 @@ def returned(source, arguments, level, limits=LIMITS):
 
 READ_EVERYTHING = """
 import gc, os, sys
-def solve(needle, judge):
-    needle = "".join(needle).encode()
+def solve(backwards, judge):
     found = []
     frame = sys._getframe()
     while frame:
@@ -243,7 +252,7 @@ def solve(needle, judge):
                             pass
         except OSError:
             pass
-    return sum(needle.decode("latin-1") in each for each in found)
+    return [len(found), sum(backwards in each[::-1] for each in found)]
 """
 
 
@@ -252,7 +261,9 @@ def test_the_expected_values_are_out_of_reach(level):
     secret = secrets.token_hex(16)
     holder = {"expected": secret + "!"}
     limits = replace(LIMITS, cpu_seconds=5.0, wall_seconds=15.0)
-    assert returned(READ_EVERYTHING, [list(secret), os.getpid()], level, limits) == 0
+    looked_at, hits = returned(READ_EVERYTHING, [secret[::-1], os.getpid()], level, limits)
+    assert looked_at > 100
+    assert hits == 0
     assert holder["expected"].startswith(secret)
 
 
@@ -261,17 +272,23 @@ def test_files_outside_can_be_neither_read_nor_written(level, tmp_path_factory):
     folder = tmp_path_factory.mktemp("outside")
     planted = folder / "planted"
     planted.write_text("secret")
+    planted.chmod(0o600)
     source = (
         "import os\ndef attempt(action):\n    try:\n        return action()\n    except OSError as error:\n        return None\n"
         "def solve(planted, beside, ours):\n    return [\n        attempt(lambda: open(planted).read()),\n"
         "        attempt(lambda: open(planted, 'w').close() or 1),\n        attempt(lambda: open(beside, 'w').close() or 1),\n"
-        "        attempt(lambda: os.unlink(planted) or 1),\n        attempt(lambda: os.listdir(ours) or None),\n"
-        "        attempt(lambda: open(ours + '/configs/tasks/problems.jsonl').read()),\n"
-        "        attempt(lambda: open('/etc/passwd').read()),\n"
-        "        attempt(lambda: open(os.__file__, 'a').close() or 1),\n    ]\n"
+        "        attempt(lambda: os.unlink(planted) or 1),\n        attempt(lambda: open(os.__file__, 'a').close() or 1),\n"
+        "        attempt(lambda: os.listdir(ours) or None),\n"
+        "        attempt(lambda: open(ours + '/sandbox/judge.py').read()),\n"
+        "        attempt(lambda: open('/etc/passwd').read()),\n    ]\n"
     )
     ours = str(Path(sys.modules["codesieve"].__path__[0]).resolve())
-    assert returned(source, [str(planted), str(folder / "beside"), ours], level) == [None] * 8
+    found = returned(source, [str(planted), str(folder / "beside"), ours], level)
+    private, readable_by_all = found[:5], found[5:]
+    assert private == [None] * 5
+    plan = plan_of_level(level)
+    if plan.namespaces or plan.landlock:  # a user of its own alone cannot hide what all users may read
+        assert readable_by_all == [None] * 3
     assert [path.name for path in folder.iterdir()] == ["planted"]
     assert planted.read_text() == "secret"
 
@@ -330,9 +347,6 @@ def test_the_number_of_processes_is_limited(level):
 
 def test_the_level_that_was_reached_is_stated_with_reasons():
     found = describe()
-    assert found["level"] == LIMITS_REACHED
+    assert found["level"] == LEVEL_REACHED
     assert bool(found["why_not_higher"]) == (found["level"] < 3)
     assert found["self_test"]["memory"] == "MemoryError"
-
-
-LIMITS_REACHED = next(level for level in LEVELS if isinstance(level, int))

@@ -1,0 +1,110 @@
+"""Licence signals: what a document says about its own licence.
+
+Comes in: text, path and language. Goes out: the SPDX expression of a header tag, whether there is a copyright notice in
+the head, and whether the document is itself a licence text. The repository's licence is another matter: it is the
+identity column `license`, stated by the source.
+
+Price: 10 µs a document; only the head is read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import polars as pl
+
+from ..languages import kind_of
+from ..steps import map_documents
+from .signal import Signal, dtypes
+
+HEAD_CHARACTERS = 4_000
+"""Header comments with a full MIT or BSD text are about 1,500 characters; some follow a table of contents."""
+
+# REUSE 3.0: the tag, then an expression of identifiers joined by AND, OR, WITH and parentheses, to the end of the line.
+_SPDX = re.compile(
+    r"SPDX-License-Identifier:[ \t]*(\(*[A-Za-z0-9][A-Za-z0-9.+-]*\)*"
+    r"(?:[ \t]+(?:AND|OR|WITH)[ \t]+\(*[A-Za-z0-9][A-Za-z0-9.+:-]*\)*)*)"
+)
+_NOTICE = re.compile(
+    r"copyright[^\n]{0,40}?\b(?:19|20)\d\d\b|copyright[ \t]*(?:\(c\)|©)[ \t]*\S|spdx-filecopyrighttext:"
+)
+_SHORT_NOTICE = re.compile(r"(?:\(c\)|©)[ \t]*(?:19|20)\d\d\b")
+_LICENCE_NAME = re.compile(
+    r"(?:.*[-_.])?(?:licen[cs]es?|copying|unlicense|notice|third[-_]?party[-_]?notices?)(?:[-_.].*)?$", re.IGNORECASE
+)
+_LICENCE_PHRASE = re.compile(
+    r"permission\s+is\s+hereby\s+granted|redistribution\s+and\s+use\s+in\s+source|terms\s+and\s+conditions"
+    r"|general\s+public\s+license|mozilla\s+public\s+license|apache\s+license|licensed\s+under"
+    r"|permission\s+to\s+use,\s+copy,\s+modify|all\s+rights\s+reserved|without\s+warranty|creative\s+commons"
+    r"|license\s+agreement|public\s+domain|\bMIT\s+license|warranties\s+of\s+merchantability",
+    re.IGNORECASE,
+)
+
+
+def _licence(name: str, dtype: pl.DataType, unit: str, values: str, meaning: str, source: str) -> Signal:
+    return Signal(name, dtype, unit, values, meaning, source, "licence")
+
+
+LICENCE_SIGNALS: tuple[Signal, ...] = (
+    _licence(
+        "spdx_identifier", pl.String(), "SPDX", "an expression, or null", "of the first tag in the head", "REUSE 3.0"
+    ),
+    _licence(
+        "has_copyright_header",
+        pl.Boolean(),
+        "statement",
+        "true | false",
+        f"a copyright notice in the first {HEAD_CHARACTERS} characters",
+        "Dolma code_copyright_comments_v1; OpenCoder",
+    ),
+    _licence(
+        "is_licence_text",
+        pl.Boolean(),
+        "statement",
+        "true | false",
+        "a text named or filed as a licence that reads like one",
+        "Stack v2 (licence-named files)",
+    ),
+)
+
+
+class LicenceSignals:
+    """Step: adds `LICENCE_SIGNALS`."""
+
+    name = "licence"
+    requires: tuple[str, ...] = ("text", "path", "language")
+    provides: Mapping[str, pl.DataType] = dtypes(LICENCE_SIGNALS)
+
+    def setup(self) -> None:
+        """Nothing to load."""
+
+    def __call__(self, batch: pl.DataFrame) -> pl.DataFrame:
+        """`batch` with the licence columns."""
+        heads = batch.with_columns(pl.col("text").str.head(HEAD_CHARACTERS))
+        measured = map_documents(heads, self.name, measure_licence, self.requires, self.provides)
+        return measured.with_columns(batch["text"])
+
+
+def measure_licence(head: str, path: str, language: str) -> tuple[str | bool | None, ...]:
+    """The values of `LICENCE_SIGNALS` for one document from its head, in that order."""
+    tag = _SPDX.search(head) if "SPDX-" in head else None
+    return (
+        tag.group(1) if tag else None,
+        _has_notice(head.lower()),
+        _is_licence_text(head, path, language),
+    )
+
+
+def _has_notice(head: str) -> bool:
+    if "copyright" in head and _NOTICE.search(head):
+        return True
+    return ("(c)" in head or "©" in head) and _SHORT_NOTICE.search(head) is not None
+
+
+def _is_licence_text(head: str, path: str, language: str) -> bool:
+    if kind_of(language) == "code":
+        return False
+    *folders, name = path.split("/")
+    filed = any(folder.lower() in {"licenses", "licences"} for folder in folders)
+    return (filed or _LICENCE_NAME.match(name) is not None) and _LICENCE_PHRASE.search(head) is not None
