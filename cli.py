@@ -9,13 +9,11 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
-from rich.table import Table
 from typer.core import TyperGroup
 
 from . import __version__
@@ -30,6 +28,7 @@ from .config import (
     read_yaml,
     resolve,
 )
+from .tables import show_decision, show_explanation, show_fields, show_run, show_table
 
 
 class Commands(TyperGroup):
@@ -104,7 +103,7 @@ def run(
     config = load_run(name, overrides or ())
     folder = out or Path("runs") / config.name
     summary = do(config, folder, Display(quiet=as_json), workers)
-    _show_run(summary, folder, as_json)
+    show_run(summary, folder, as_json)
 
 
 @app.command(epilog="Example: codesieve curate ~/src/monorepo --out runs/monorepo")
@@ -129,7 +128,7 @@ def curate(
         data["selections"][0]["where"] = where
     config = parse(RunConfig, override(data, overrides or ()), where="curate")
     summary = do(config, out, Display(quiet=as_json), workers)
-    _show_run(summary, out, as_json)
+    show_run(summary, out, as_json)
 
 
 @app.command(epilog="Example: codesieve signals --json")
@@ -148,7 +147,7 @@ def signals(as_json: AsJson = False) -> None:
         }
         for s in (*IDENTITY, *SIGNALS)
     ]
-    _table(rows, as_json, title="columns")
+    show_table(rows, as_json, title="columns")
 
 
 @app.command(epilog="Example: codesieve rules --explain long_lines")
@@ -163,7 +162,8 @@ def rules(
 
     found = load_rules(name, [column.name for column in (*IDENTITY, *SIGNALS)])
     if rule:
-        _fields(found.rule(rule).model_dump(mode="json", by_alias=True), as_json)
+        one = found.rule(rule).model_dump(mode="json", by_alias=True)
+        show_fields({**one, "languages": one["languages"] or "all"}, as_json)
         return
     rows = [
         {
@@ -175,7 +175,7 @@ def rules(
         }
         for r in found.rules
     ]
-    _table(rows, as_json, title=f"rule set {found.name}, hash {found.hash}")
+    show_table(rows, as_json, title=f"rule set {found.name}, hash {found.hash}")
 
 
 @app.command(
@@ -198,7 +198,7 @@ def select(
     facts = selection_facts(run)
     with display.stage("corpus", where) as progress:
         manifest = write_corpus(run, selection, out, facts, progress)
-    _fields({key: value for key, value in manifest.items() if key not in {"files", "languages"}}, as_json, manifest)
+    show_fields({key: value for key, value in manifest.items() if key not in {"files", "languages"}}, as_json, manifest)
 
 
 @app.command(epilog="Example: codesieve train train.yaml --set train.tokens=2000000")
@@ -213,7 +213,7 @@ def train(
 
     job = parse(TrainJobConfig, override(read_yaml(config), overrides or ()), where=str(config))
     rows = train_job(job, Display(quiet=as_json))
-    _table(rows, as_json, title=f"models in {job.out}")
+    show_table(rows, as_json, title=f"models in {job.out}")
 
 
 @app.command("eval", epilog="Example: codesieve eval runs/quickstart/models/everything/0 --tasks problems")
@@ -240,7 +240,7 @@ def evaluate(
     display = Display(quiet=as_json)
     with display.stage("eval", ", ".join(names)) as progress:
         result = do(model, names, frame, EvalConfig(tasks=names), out or model / "eval", progress=progress)
-    _fields(result, as_json)
+    show_fields(result, as_json)
 
 
 @app.command(epilog="Example: codesieve decide decide.yaml")
@@ -250,11 +250,13 @@ def decide(
     """Compare the arms of a finished run: paired differences with intervals, and a verdict in words."""
     from .commands import decide_again
     from .display import Display
-    from .eval.decisions.record import table
 
     job = parse(DecideJobConfig, override(read_yaml(config), overrides or ()), where=str(config))
     record = decide_again(job, Display(quiet=as_json))
-    _table(table(record), False, title=record["question"]) if not as_json else _fields(record, True)
+    if as_json:
+        show_fields(record, True)
+    else:
+        show_decision(record)
 
 
 @app.command(epilog="Example: codesieve report runs/quickstart")
@@ -276,10 +278,10 @@ def explain(
 
     entries = do(run, document)
     if as_json:
-        _fields(entries, True)
+        show_fields(entries, True)
         return
     for entry in entries:
-        _explanation(entry)
+        show_explanation(entry)
 
 
 @app.command(epilog="Example: codesieve schema > codesieve.schema.json")
@@ -307,7 +309,7 @@ def classifier_train(
     from .display import Display
 
     card = train_classifier_of(run, overrides or (), out, Display(quiet=as_json))
-    _fields(card, as_json)
+    show_fields(card, as_json)
 
 
 @classifier_app.command(
@@ -348,97 +350,6 @@ def _named(paths: Sequence[Path]) -> dict[str, Path]:
             name, number = f"{base}-{number}", number + 1
         named[name] = path
     return named
-
-
-def _show_run(summary: Mapping[str, Any], folder: Path, as_json: bool) -> None:
-    if as_json:
-        _fields(summary, True)
-        return
-    from .eval.decisions.record import table
-
-    rows = [
-        {"": "files", "documents": summary["files_in"], "MB": summary["bytes_in"] / 1e6},
-        *({"": f"skipped: {reason}", "documents": n, "MB": None} for reason, n in summary["documents_skipped"].items()),
-        {"": "annotated", "documents": summary["documents_annotated"], "MB": summary["bytes_annotated"] / 1e6},
-        *(
-            {"": f"reason: {row['reason']}", "documents": row["documents"], "MB": row["bytes"] / 1e6,
-             "alone": row["documents_alone"]}
-            for row in summary["reasons"]
-        ),
-        *(
-            {"": f"selected: {row['selection']}", "documents": row["documents"], "MB": row["bytes"] / 1e6}
-            for row in summary["selections"]
-        ),
-    ]  # fmt: skip
-    _table(rows, False, title=f"{summary['name']}: the funnel")
-    if summary.get("decision"):
-        record = summary["decision"]
-        _table(table(record), False, title=record["question"])
-    seconds = sum(summary["wall_seconds"].values())
-    typer.echo(f"corpus  {folder / 'corpus' / summary['selection']}")
-    typer.echo(f"report  {folder / 'report.html'}")
-    typer.echo(f"done in {seconds:.0f} s")
-
-
-def _table(rows: Sequence[Mapping[str, Any]], as_json: bool, title: str = "") -> None:
-    if as_json:
-        _fields(rows, True)
-        return
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    table = Table(title=title, title_justify="left", header_style="bold")
-    for column in columns:
-        numeric = any(isinstance(row.get(column), int | float) for row in rows)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(_cell(row.get(column)) for column in columns))
-    _console().print(table, markup=False)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:,.2f}"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return str(value)
-
-
-def _fields(data: Any, as_json: bool, full: Any = None) -> None:
-    if as_json:
-        typer.echo(json.dumps(data if full is None else full, indent=2, ensure_ascii=False, default=str))
-        return
-    for key, value in data.items():
-        typer.echo(f"{key}: {value if not isinstance(value, dict | list) else json.dumps(value, default=str)}")
-
-
-def _explanation(entry: Mapping[str, Any]) -> None:
-    if "skipped" in entry:
-        skip = entry["skipped"]
-        typer.echo(f"{skip['path']}: not a document: {skip['reason']} (source {skip['source']})")
-        return
-    typer.echo(f"{entry['identity']['path']}  ({entry['identity']['id']})")
-    for part in ("identity", "signals"):
-        _table([{"column": k, "value": _cell(v)} for k, v in entry[part].items()], False, title=part)
-    for error in entry["step_errors"] or ():
-        typer.echo(f"step error: {error}")
-    for reason in entry["reasons"]:
-        numbers = ", ".join(f"{key} = {value}" for key, value in reason["numbers"].items())
-        typer.echo(f"reason {reason['rule']}: {reason['fires']}  [{numbers}]  {reason['why']}")
-    if not entry["reasons"]:
-        typer.echo("no rule fired")
-    for layer, values in entry["layers"].items():
-        typer.echo(f"{layer}: " + ", ".join(f"{key} = {value}" for key, value in values.items()))
-    typer.echo(
-        "selections: " + ", ".join(f"{name} {'yes' if yes else 'no'}" for name, yes in entry["selections"].items())
-    )
-
-
-def _console() -> Console:
-    """Wide when it is not a terminal, so that nothing is cut in a log."""
-    return Console() if sys.stdout.isatty() else Console(width=160)
 
 
 def _words(error: Exception) -> str:

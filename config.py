@@ -19,6 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 CONFIGS = Path(__file__).parent / "configs"
 
+TABLES = frozenset({"languages", "origin", "syntax"})
+"""Files beside the recipes in `configs/` that are none."""
+
 KINDS = ("code", "markup", "adjacent", "synthetic", "text")
 """The five streams of Aryabumi et al. 2024, section 2.1; `text` is their natural language."""
 
@@ -262,7 +265,7 @@ def resolve(name_or_path: str, folder: str) -> Path:
         if not as_path.is_file():
             raise ConfigError(f"{name_or_path}: no such file")
         return as_path
-    known = {path.stem: path for path in sorted((CONFIGS / folder).glob("*.yaml"))}
+    known = {path.stem: path for path in sorted((CONFIGS / folder).glob("*.yaml")) if folder or path.stem not in TABLES}
     if name_or_path not in known:
         raise ConfigError(_unknown(folder.rstrip("s") or "recipe", name_or_path, known))
     return known[name_or_path]

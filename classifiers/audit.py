@@ -40,7 +40,8 @@ def audit(table: pl.DataFrame, pairs: Sequence[Pair], trained: Sequence[str], se
     """All figures of the card.
 
     Args:
-        table: held-out documents without corrupted ones: `language`, `family`, `size_bytes`, `positive`, `raw`.
+        table: held-out documents without corrupted ones: `language`, `family`, `size_bytes`, `positive`, `rules` (the
+            label predicates that named it), `raw`.
         pairs: held-out positives and their corrupted copies.
         trained: corruptions that training has seen.
         seed: of the bootstrap.
@@ -64,6 +65,7 @@ def audit(table: pl.DataFrame, pairs: Sequence[Pair], trained: Sequence[str], se
         "pooled_length_auc": _round(_either_way(auc(size, positive))),
         "languages": rows,
         "not_measured": _too_few(positive, languages, rows),
+        "negatives": _by_rule(table, raw, positive, languages),
         "false_reject": _rejected(probability, positive),
         "calibration": {
             "brier_before": _round(calibration.brier(before, positive, weights)),
@@ -138,6 +140,18 @@ def _corruptions(pairs: Sequence[Pair], trained: Sequence[str]) -> dict[str, dic
             "accuracy": _round(float((lead > 0).mean() + (lead == 0).mean() / 2)),
             "in_training": name in trained,
         }
+    return found
+
+
+def _by_rule(table: pl.DataFrame, raw: Floats, positive: Booleans, languages: Strings) -> dict[str, dict[str, Any]]:
+    """For each predicate: how many held-out negatives it named, and how well all positives are told from those."""
+    found = {}
+    negatives = table.filter(~pl.col("positive")).explode("rules")["rules"]
+    for rule in negatives.drop_nulls().unique().sort().to_list():
+        named = table["rules"].list.contains(rule).to_numpy().astype(np.bool_)
+        mask = positive | named
+        value = auc_of_groups(raw[mask], positive[mask], languages[mask])
+        found[rule] = {"documents": int((named & ~positive).sum()), "auc": _round(value)}
     return found
 
 

@@ -21,6 +21,9 @@ SMALL_ACCURACY = 0.75
 LARGE_REJECT = 0.25
 """Upper bound of wrongly rejected good examples from which we warn; chosen by us."""
 
+LARGE_FAMILY = 0.3
+"""Share of a class in training from one family from which we warn; above the cap that balancing aims at."""
+
 LARGE_ECE = 0.1
 """Mean gap between probability and share from which we warn; chosen by us."""
 
@@ -38,6 +41,7 @@ def caveats(card: Mapping[str, Any]) -> list[str]:
         *_against_length("over all languages, within each", audit["within_language"]),
         *(line for language, row in audit["languages"].items() for line in _against_length(f"in {language}", row)),
         *_unmeasured(card),
+        *_one_family(card["training"]),
         *_corruptions(audit["corruptions"]),
         *_rejects("", audit["false_reject"]),
         *(line for language, row in audit["languages"].items() for line in _rejects(f" in {language}", row)),
@@ -49,31 +53,14 @@ def caveats(card: Mapping[str, Any]) -> list[str]:
 
 def readme(card: Mapping[str, Any]) -> str:
     """The card as Markdown."""
-    audit, config, training = card["audit"], card["config"], card["training"]
-    rows = [("all, within language", audit["within_language"]), *audit["languages"].items()]
-    table = [
-        [name, str(row["documents"]), str(row["families"]), _auc(row), _figure(row["length_auc"]), _lead(row)]
-        for name, row in rows
-    ]
-    sides = [
-        [
-            side,
-            f"`{rule['name']}`",
-            f"`{' '.join(rule['where'].split())}`",
-            str(card["labels"]["documents"][rule["name"]]),
-        ]
-        for side in ("positive", "negative")
-        for rule in card["labels"]["set"][side]
-    ]
-    trained = [
-        [language, str(row["positives"]), str(row["negatives"]), str(row["corrupted"])]
-        for language, row in training["languages"].items()
-    ]
-    pairs = [
-        [name, str(row["pairs"]), _percent(row["accuracy"]), "yes" if row["in_training"] else "no"]
-        for name, row in audit["corruptions"].items()
-    ]
-    reject, fit = audit["false_reject"], audit["calibration"]
+    beware = "\n".join(f"- {line}" for line in card["caveats"])
+    return "\n".join(
+        [_head(card), "## Does it work?", _quality(card), f"## Beware\n\n{beware}\n", "## Trained on", _made_from(card)]
+    )
+
+
+def _head(card: Mapping[str, Any]) -> str:
+    name, labels, config = card["name"], card["labels"]["set"], card["config"]
     return f"""---
 library_name: fasttext
 tags:
@@ -81,48 +68,76 @@ tags:
 - quality
 ---
 
-# {card["name"]}
+# {name}
 
 A fastText classifier that ranks source files by quality, trained by codesieve {card["codesieve"]} on the weak labels
-`{card["labels"]["set"]["name"]}` (version {card["labels"]["set"]["version"]}). It gives log-odds (`{card["name"]}_raw`) and a calibrated
-probability (`{card["name"]}_probability`).
+`{labels["name"]}` (version {labels["version"]}). It gives log-odds (`{name}_raw`) and a calibrated probability
+(`{name}_probability`).
 
-## Does it work?
+{card["fasttext"]}: {config["dim"]} dimensions, {config["epoch"]} epochs, learning rate {config["lr"]},
+{config["word_ngrams"]}-grams in {config["bucket"]} buckets, seed {config["seed"]}; trained twice with the same result.
+Of each document it sees {config["max_characters"]} characters (beginning, middle and end of longer ones) as tokens with
+explicit newlines and indentation; markers that served as label sources are masked. Lexer version:
+{card["lexer_version"]}. SHA-256 of `model.bin`: `{card["model"]["sha256"]}`.
+"""
 
-{audit["documents"]} labelled documents of {audit["families"]} families that were not trained on. AUC: the probability that a positive
-scores above a negative of the same language. Length alone: the same for the file size, in its better direction.
-Intervals: 95 %, bootstrap over families.
 
-{_table(["language", "documents", "families", "AUC", "length alone", "lead"], table)}
+def _quality(card: Mapping[str, Any]) -> str:
+    audit = card["audit"]
+    reject = audit["false_reject"]
+    fit = {name: _figure(value) for name, value in audit["calibration"].items()}
+    over_all, by_length = _figure(audit["pooled_auc"]), _figure(audit["pooled_length_auc"])
+    ranking = [
+        [name, str(row["documents"]), str(row["families"]), _auc(row), _figure(row["length_auc"]), _lead(row)]
+        for name, row in [("all, within language", audit["within_language"]), *audit["languages"].items()]
+    ]
+    rules = [[f"`{name}`", str(row["documents"]), _figure(row["auc"])] for name, row in audit["negatives"].items()]
+    pairs = [
+        [f"`{name}`", str(row["pairs"]), _percent(row["accuracy"]), "yes" if row["in_training"] else "no"]
+        for name, row in audit["corruptions"].items()
+    ]
+    return f"""
+{audit["documents"]} labelled documents of {audit["families"]} families that were not trained on. AUC: the probability
+that a positive scores above a negative of the same language. Length alone: the same for the file size, in its better
+direction. Intervals: 95 %, bootstrap over families.
 
-Over all pairs, whatever the language: {_figure(audit["pooled_auc"])} (length alone {_figure(audit["pooled_length_auc"])}).
-A cut at probability one half rejects {_percent(reject["rejected_share"])} of the positives (at most {_percent(reject["rejected_upper_bound"])},
-Wilson 95 %). Brier score {_figure(fit["brier_before"])} before calibration, {_figure(fit["brier_after"])} after; expected calibration error
-{_figure(fit["ece_before"])} before, {_figure(fit["ece_after"])} after (calibration fitted on the other half of the families).
+{_table(["language", "documents", "families", "AUC", "length alone", "lead"], ranking)}
+
+Over all pairs, whatever the language: {over_all}, length alone {by_length}.
+
+A cut at probability one half rejects {_percent(reject["rejected_share"])} of the positives, with 95 % confidence at
+most {_percent(reject["rejected_upper_bound"])} (Wilson). Brier score {fit["brier_before"]} before calibration and
+{fit["brier_after"]} after, expected calibration error {fit["ece_before"]} and {fit["ece_after"]}; "after" is measured
+on one half of the families with the calibration of the other.
+
+What the negatives are, and how well all positives are told from each sort:
+
+{_table(["negatives", "documents", "AUC"], rules)}
 
 Pairs of a document and its damaged copy, share in which the original scores higher:
 
-{_table(["corruption", "pairs", "right", "seen in training"], pairs)}
+{_table(["damage", "pairs", "right", "seen in training"], pairs)}
+"""
 
-## Beware
 
-{chr(10).join(f"- {line}" for line in card["caveats"])}
+def _made_from(card: Mapping[str, Any]) -> str:
+    training, labels = card["training"], card["labels"]
+    languages = [
+        [language, str(row["positives"]), str(row["negatives"]), str(row["corrupted"])]
+        for language, row in training["languages"].items()
+    ]
+    rules = [
+        [side, f"`{rule['name']}`", f"`{' '.join(rule['where'].split())}`", str(labels["documents"][rule["name"]])]
+        for side in ("positive", "negative")
+        for rule in labels["set"][side]
+    ]
+    return f"""
+{training["documents"]} examples of {training["families"]} families, as many positives as negatives in every language
+and length bin.
 
-## What it was trained on
+{_table(["language", "positives", "negatives", "of those corrupted"], languages)}
 
-{training["documents"]} documents of {training["families"]} families, as many positives as negatives in every language and length bin.
-
-{_table(["language", "positives", "negatives", "of those corrupted"], trained)}
-
-{_table(["side", "label", "predicate", "documents"], sides)}
-
-Seen of each document: {config["max_characters"]} characters (beginning, middle and end of longer ones), as tokens with explicit
-newlines and indentation; markers that served as label sources are masked. Lexer version {card["lexer_version"]}.
-
-## Made with
-
-{card["fasttext"]}, dim {config["dim"]}, {config["epoch"]} epochs, learning rate {config["lr"]}, {config["word_ngrams"]}-grams, {config["bucket"]} buckets, seed {config["seed"]}; trained
-twice with the same result. `model.bin`: SHA-256 `{card["model"]["sha256"]}`.
+{_table(["label", "name", "predicate", "documents"], rules)}
 """
 
 
@@ -154,6 +169,18 @@ def _unmeasured(card: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def _one_family(training: Mapping[str, Any]) -> list[str]:
+    natural = {
+        "positives": sum(row["positives"] for row in training["languages"].values()),
+        "negatives": sum(row["negatives"] - row["corrupted"] for row in training["languages"].values()),
+    }
+    return [
+        f"{row['documents'] / natural[side]:.0%} of the {side} it was trained on are of one family, {row['family']}."
+        for side, row in training["largest_family"].items()
+        if row["documents"] > LARGE_FAMILY * natural[side]
+    ]
+
+
 def _corruptions(rows: Mapping[str, Any]) -> list[str]:
     unseen = [
         f"{name} ({row['accuracy']:.0%} of pairs)" for name, row in rows.items() if row["accuracy"] < SMALL_ACCURACY
@@ -169,9 +196,14 @@ def _rejects(where: str, row: Mapping[str, Any]) -> list[str]:
 
 
 def _calibration(row: Mapping[str, Any]) -> list[str]:
-    if row["ece_after"] is None or row["ece_after"] <= LARGE_ECE:
-        return []
-    return [f"Probabilities are off by {row['ece_after']:.2f} on average in families that calibration has not seen."]
+    lines = []
+    if row["brier_after"] >= row["brier_before"]:
+        lines.append(
+            "Calibration does not help in families that it has not seen; take the ranking, not the probability."
+        )
+    if row["ece_after"] > LARGE_ECE:
+        lines.append(f"Probabilities are off by {row['ece_after']:.2f} on average in families not seen in calibration.")
+    return lines
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping
 
 from .masking import HASH_COMMENTS
 
-MAXIMUM_BYTES = 200_000
-"""Longer documents are not corrupted: 16 times the mean file, and it bounds what a shuffle may cost."""
+MAXIMUM_BYTES = 64_000
+"""Longer documents are not corrupted: five times the mean file, and it bounds what a corruption may cost."""
 
 
 def corrupt(name: str, text: str, language: str, seed: int, key: str) -> str:
@@ -109,8 +109,8 @@ RESERVED = frozenset(keyword.kwlist) | frozenset(
 
 _LEADING = re.compile(r"^[ \t]+", re.MULTILINE)
 _DOC = r'(?P<doc>"""(?s:.*?)(?:"""|\Z)|\'\'\'(?s:.*?)(?:\'\'\'|\Z))'
-_STRING = r'(?P<string>"(?:[^"\\\n]|\\.)*"|\'(?:[^\'\\\n]|\\.)*\')'
-_NAME = r"(?P<name>[^\W\d]\w+)"
+_STRING = r'(?P<string>"[^"\\\n]*+(?:\\.[^"\\\n]*+)*+"|\'[^\'\\\n]*+(?:\\.[^\'\\\n]*+)*+\')'
+_NAME = r"(?P<name>[^\W\d]\w++)"
 _HASH = re.compile(rf"(?P<comment>#[^\n]*)|{_DOC}|{_STRING}|{_NAME}")
 _SLASH = re.compile(rf"(?P<comment>//[^\n]*|/\*(?s:.*?)(?:\*/|\Z))|{_STRING}|{_NAME}")
 

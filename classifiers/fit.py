@@ -187,6 +187,7 @@ def _card(
     size_bytes: int,
 ) -> dict[str, Any]:
     """Everything but the audit; the label set is told in full, so no path to it is needed."""
+    is_natural = ~pl.col("corrupted")
     by_language = (
         examples.group_by("language")
         .agg(
@@ -196,6 +197,15 @@ def _card(
         )
         .sort("language")
     )
+    largest = {
+        side: examples.filter(is_natural & (pl.col("positive") == (side == "positives")))
+        .group_by("family")
+        .agg((pl.len()).alias("documents"))
+        .sort(["documents", "family"], descending=[True, False])
+        .head(1)
+        .to_dicts()
+        for side in ("positives", "negatives")
+    }
     return {
         "name": config.name,
         "codesieve": __version__,
@@ -212,6 +222,7 @@ def _card(
             "documents": examples.height,
             "families": examples["family"].n_unique(),
             "languages": {row.pop("language"): row for row in by_language.to_dicts()},
+            "largest_family": {side: rows[0] for side, rows in largest.items() if rows},
         },
         "model": {"sha256": checksum, "size_bytes": size_bytes},
     }

@@ -7,6 +7,7 @@ from the footers, which costs no data read.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import polars as pl
 
 from ..config import ConfigError, nearest
 from .shards import column_names, row_count, shard_paths, write_shard
+
+IS_TRUTH_VALUE = re.compile(r"\bIS\s+(?:NOT\s+)?(?:TRUE|FALSE)\b", re.IGNORECASE)
 
 
 def scan(run: Path) -> pl.LazyFrame:
@@ -68,6 +71,11 @@ def predicate(where: str, columns: Iterable[str], place: str = "predicate") -> p
     Raises:
         ConfigError: if it does not parse or names an unknown column (with the nearest name).
     """
+    if trap := IS_TRUTH_VALUE.search(where):
+        raise ConfigError(
+            f"{place}: {where}: Polars' SQL gives null for `NULL {trap.group()}`, unlike the standard; "
+            "write COALESCE(column, TRUE) or COALESCE(column, FALSE)"
+        )
     try:
         expression = pl.sql_expr(where)
         used = expression.meta.root_names()

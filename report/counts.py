@@ -115,7 +115,7 @@ def _rejected(chosen: SelectionConfig, frame: pl.LazyFrame) -> list[Step]:
 
 def _causes(chosen: SelectionConfig, columns: Sequence[str]) -> list[tuple[str, pl.Expr]]:
     """Label and condition; the last one always holds. A cause that the predicate does not look at is not one."""
-    causes = [("held out for evaluation", pl.col("split") == HELDOUT)] if "split" in columns else []
+    causes = [("held out", pl.col("split") == HELDOUT)] if "split" in columns else []
     if chosen.control_of:
         return [*causes, ("dropped at random", pl.lit(True))]
     used = set(pl.sql_expr(chosen.where).meta.root_names())

@@ -178,8 +178,7 @@ class _Launcher:
         kernel.die_with_parent(signal.SIGKILL)  # after the change of user, which resets it
         os.chdir(folder)
         os.environ.update(HOME=folder, TMPDIR=folder)
-        for name in self.settings["drop"].split(","):
-            os.environ.pop(name, None)
+        os.environ.pop("LD_LIBRARY_PATH", None)  # the interpreter's own need, if it has one
         self.set_limits()
         if "landlock" in self.settings:
             devices = [f"/dev/{name}" for name in ("zero", "random", "urandom")]

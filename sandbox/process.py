@@ -24,9 +24,6 @@ from typing import Any
 from .limits import Limits
 from .talk import BACKSTOP_SECONDS, Descriptor, Talk, Transcript
 
-OWNER_VARIABLE = "CODESIEVE_SANDBOX"
-"""In the environment of every contained process: the process id of its judge. To find them, never to match by name."""
-
 _LIBRARIES = "LD_LIBRARY_PATH"
 
 _HERE = Path(__file__).resolve().parent
@@ -108,7 +105,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _settings(plan: Plan, limits: Limits) -> dict[str, object]:
     settings: dict[str, object] = {
-        "drop": f"{OWNER_VARIABLE},{_LIBRARIES}",
         "cpu_seconds": limits.cpu_seconds,
         "wall_seconds": limits.wall,
         "memory_bytes": limits.memory_bytes,
@@ -147,7 +143,6 @@ def _environment() -> dict[str, str]:
         "LANG": "C.UTF-8",
         "PYTHONHASHSEED": "0",
         "PYTHONUTF8": "1",
-        OWNER_VARIABLE: str(os.getpid()),
         **dict.fromkeys(threads, "1"),
     }
 

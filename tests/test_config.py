@@ -4,13 +4,15 @@ from pathlib import Path
 
 import pytest
 import yaml
-from codesieve.config import CONFIGS, ConfigError, RunConfig, changes, fingerprint, load_run, override, parse
+from codesieve.config import CONFIGS, TABLES, ConfigError, RunConfig, changes, fingerprint, load_run, override, parse
 
 MINIMAL = {"name": "x", "sources": [{"name": "here", "type": "directory", "path": "."}]}
 
 
 def test_every_shipped_recipe_is_valid() -> None:
     for path in CONFIGS.glob("*.yaml"):
+        if path.stem in TABLES:
+            continue
         data = yaml.safe_load(path.read_text())
         if path.stem == "curate":  # its sources come from the command line
             data["sources"] = MINIMAL["sources"]

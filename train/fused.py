@@ -1,8 +1,10 @@
 """The small operations between matrix products, each with a hand-written gradient.
 
 Same mathematics as in transformers' Llama (the golden test compares logits and gradients); what they save is passes
-over memory and temporary tensors: at 1 M parameters on one core they take 20 ms of a 2048-token step where the plain
-expressions take 40. Shapes: B rows, T tokens, D hidden, H query heads, G key heads, K head dimension, F inner size.
+over memory and temporary tensors. Forward and backward on one core at 2048 tokens, hidden size 128, against the plain
+expressions: norm 1.3 ms for 2.1, SwiGLU 3.2 for 4.4; rotation 4.0 for 3.9, but it takes the joint projection and leaves
+each head contiguous. Shapes: B rows, T tokens, D hidden, H query heads, G key heads, A all heads (H + 2 G), K head
+dimension, F inner size, C = A x K.
 """
 
 from __future__ import annotations

@@ -60,7 +60,8 @@ class Rows:
             ValueError: if a weighted stream does not exist or has no documents, or a weight is negative.
         """
         self._tokens, self._sequence_length = np.asarray(store.tokens), sequence_length
-        chosen = store.documents[np.unique(documents)].with_columns(row=pl.Series(np.unique(documents)))
+        selected = _selected(documents, store.documents.height)
+        chosen = store.documents[selected].with_columns(row=pl.Series(selected))
         self.empty_documents = int((chosen["tokens"] == 0).sum())
         chosen = chosen.filter(pl.col("tokens") > 0)
         self._offsets = store.documents["offset"].to_numpy()
@@ -111,6 +112,18 @@ class Rows:
         end = piece.end + piece.continues
         ids = self._tokens[offset + piece.begin : offset + min(end, length)]
         return np.append(ids, END_OF_TEXT_ID) if end > length else ids
+
+
+def _selected(documents: np.ndarray, available: int) -> np.ndarray:
+    """The selection as sorted row numbers, each once."""
+    selected = np.unique(documents)
+    if not np.issubdtype(selected.dtype, np.integer):
+        raise ValueError(
+            f"documents: expected row numbers, got an array of {selected.dtype}; np.flatnonzero of a mask?"
+        )
+    if len(selected) and not 0 <= selected[0] <= selected[-1] < available:
+        raise ValueError(f"documents: rows {selected[0]} to {selected[-1]}, but the store has {available}")
+    return selected
 
 
 def _streams(weights: Mapping[str, float], present: list[str], known: list[str]) -> list[str]:

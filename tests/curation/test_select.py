@@ -52,7 +52,12 @@ def test_selected_and_rejected_make_the_whole_for_any_predicate(rows: int, where
 
 @pytest.mark.parametrize(
     ("where", "message"),
-    [("langauge = 'c'", 'did you mean "language"'), ("n >", "not a valid SQL"), ("RANDOM() > 0.5", "not a valid SQL")],
+    [
+        ("langauge = 'c'", 'did you mean "language"'),
+        ("n >", "not a valid SQL"),
+        ("RANDOM() > 0.5", "not a valid SQL"),
+        ("n IS NOT FALSE", "write COALESCE"),
+    ],
 )
 def test_a_bad_predicate_is_a_config_error(where: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):

@@ -70,7 +70,7 @@ def test_a_rejected_document_is_counted_under_the_first_cause_that_the_predicate
         ("in", "files in", 9, 800),
         ("skipped", "unreadable", 2, 11),
         ("annotated", "annotated", 7, 748),
-        ("rejected", "held out for evaluation", 1, 11),
+        ("rejected", "held out", 1, 11),
         ("rejected", "one rule", 2, 107),
         ("rejected", "several rules", 3, 130),
         ("rejected", "copies", 1, 500),
@@ -78,7 +78,7 @@ def test_a_rejected_document_is_counted_under_the_first_cause_that_the_predicate
     ]
     plain = SelectionConfig(name="s", where="n > 100")
     causes = [step.label for step in funnel(tmp_path, counts, plain, frame()) if step.part == "rejected"]
-    assert causes == ["held out for evaluation", "other conditions"]
+    assert causes == ["held out", "other conditions"]
 
 
 def test_samples_are_those_that_only_this_rule_fired_on_and_then_in_the_order_of_their_ids() -> None:

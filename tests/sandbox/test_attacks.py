@@ -5,7 +5,6 @@ import secrets
 import socket
 import sys
 import tempfile
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,6 @@ import pytest
 from codesieve.sandbox.containment import describe, plan_of_level
 from codesieve.sandbox.judge import Test, Trial, judge
 from codesieve.sandbox.limits import Limits
-from codesieve.sandbox.process import OWNER_VARIABLE
 from codesieve.sandbox.run import call
 from codesieve.sandbox.talk import SandboxError
 
@@ -173,33 +171,12 @@ ATTACKS = {
 }
 
 
-def contained_processes():
-    """Processes that a sandbox of this test process started, wherever they hang in the tree."""
-    mark = f"{OWNER_VARIABLE}={os.getpid()}".encode()
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdecimal() and folder.name != str(os.getpid()):
-            try:
-                if mark in (folder / "environ").read_bytes().split(b"\0"):
-                    found.append(int(folder.name))
-            except OSError:
-                continue
-    return found
-
-
 @pytest.fixture(autouse=True)
-def nothing_is_left_behind(tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    tmp_path.chmod(0o711)
-    for parent in tmp_path.parents[:3]:
-        if parent.name.startswith("pytest-"):
-            parent.chmod(0o711)
+def nothing_is_left_behind(temporary_folder, monkeypatch, contained_by):
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary_folder))
     yield
-    assert list(tmp_path.iterdir()) == []
-    deadline = time.monotonic() + 2
-    while contained_processes() and time.monotonic() < deadline:
-        time.sleep(0.01)  # the kernel takes the last ones of a namespace away after the launcher has ended
-    assert contained_processes() == []
+    assert list(temporary_folder.iterdir()) == []
+    assert contained_by(os.getpid()) == []
     assert not Path("/tmp/codesieve-owned").exists()
 
 

@@ -12,7 +12,6 @@ from codesieve.sandbox import process, seccomp
 from codesieve.sandbox.containment import best, describe, plan_of_level
 from codesieve.sandbox.judge import Test, Trial, judge, judge_all, parse_tests
 from codesieve.sandbox.limits import Limits
-from codesieve.sandbox.process import OWNER_VARIABLE
 from codesieve.sandbox.run import OUTCOMES, call, run_program
 from codesieve.sandbox.talk import SandboxError
 from codesieve.sandbox.values import decode
@@ -200,12 +199,16 @@ call(source, "f", [], Limits(cpu_seconds=20), level=int(sys.argv[1]))
 
 
 @pytest.mark.parametrize("level", [3, 2, 1])
-def test_when_the_judge_is_killed_all_that_it_contained_ends(level, tmp_path):
+def test_when_the_judge_is_killed_all_that_it_contained_ends(level, temporary_folder, contained_by):
     try:
         plan_of_level(level)
     except SandboxError as error:
         pytest.skip(str(error))
-    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT / ".cache") + ":" + ":".join(sys.path)}
+    environment = {
+        **os.environ,
+        "TMPDIR": str(temporary_folder),
+        "PYTHONPATH": str(ROOT / ".cache") + ":" + ":".join(sys.path),
+    }
     judge_process = subprocess.Popen(
         [sys.executable, "-c", KILLED, str(level)], env=environment, stdout=subprocess.PIPE
     )
@@ -216,7 +219,7 @@ def test_when_the_judge_is_killed_all_that_it_contained_ends(level, tmp_path):
         judge_process.send_signal(signal.SIGKILL)
         judge_process.wait()
         judge_process.stdout.close()
-    wait_until(lambda: not contained_by(judge_process.pid) and not list(tmp_path.iterdir()))
+    wait_until(lambda: not contained_by(judge_process.pid) and not list(temporary_folder.iterdir()))
 
 
 def wait_until(condition):
@@ -224,18 +227,6 @@ def wait_until(condition):
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in 15 s"
         time.sleep(0.02)
-
-
-def contained_by(owner):
-    mark = f"{OWNER_VARIABLE}={owner}".encode()
-    found = []
-    for folder in Path("/proc").iterdir():
-        try:
-            if folder.name.isdecimal() and mark in (folder / "environ").read_bytes().split(b"\0"):
-                found.append(int(folder.name))
-        except OSError:
-            continue
-    return found
 
 
 WITHOUT_NAMESPACES = """

@@ -135,3 +135,11 @@ def test_impossible_weights_are_named():
         rows_of(store, {"code": 0})
     with pytest.raises(ValueError, match="nothing to train on"):
         rows_of(store, documents=np.array([], dtype=np.int64))
+
+
+def test_a_selection_that_is_no_list_of_rows_is_named():
+    store = store_of([20, 30])
+    with pytest.raises(ValueError, match="expected row numbers, got an array of bool"):
+        rows_of(store, documents=np.array([True, False]))
+    with pytest.raises(ValueError, match="rows 1 to 2, but the store has 2"):
+        rows_of(store, documents=np.array([1, 2]))

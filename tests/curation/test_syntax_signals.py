@@ -1,0 +1,388 @@
+"""Syntax signals: every grammar on a small program, Python against `ast` and `tokenize`, and input that breaks parsers."""
+
+import ast
+import inspect
+import io
+import socket
+import time
+import tokenize
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import polars as pl
+import pytest
+from codesieve.config import CONFIGS, ConfigError
+from codesieve.curation.signals import syntax
+from codesieve.curation.signals.grammars import build_grammar, grammar, load_syntax, syntax_file
+from codesieve.curation.signals.parsing import find_errors, parse
+from codesieve.curation.signals.syntax import MAX_ERROR_CHILDREN, SYNTAX_SIGNALS, SyntaxSignals, measure_syntax
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+LANGUAGES = sorted(syntax_file().languages)
+
+
+def measure(text: str, language: str = "python", path: str = "a") -> dict[str, Any]:
+    measured = measure_syntax(text.encode(), path, language)
+    assert measured is not None
+    return measured
+
+
+# One program a language: one function, one class, one branch, one call, one import, a comment and a string where it
+# has such things.
+PROGRAMS = {
+    "python": "import a\nclass B:\n    def c(self):\n        # d\n        if self:\n            e('f')\n",
+    "javascript": "import a from 'a';\nclass B { c() { /* d */ if (this) { e(`f`); } } }\n",
+    "typescript": "import a from 'a';\nclass B { c(x: number) { /* d */ if (x) { e('f'); } } }\n",
+    "tsx": "import a from 'a';\nclass B { c() { /* d */ if (this) { e(<b>f</b>); } } }\n",
+    "c": '#include <a.h>\nstruct b { int c; };\n/* d */\nint main(void) { if (1) e("f"); return 0; }\n',
+    "c++": '#include <a>\nclass B { void c() { /* d */ if (x) e("f"); } };\n',
+    "cuda": '#include <a>\nstruct B {};\n// d\n__global__ void c(int *x) { if (x) e("f"); }\n',
+    "objective-c": '#import <A.h>\n@implementation B\n// d\n- (void)c { if (x) e(@"f"); }\n@end\n',
+    "rust": 'use a::b;\nstruct B {}\n// d\nfn c() { if x { e("f"); } }\n',
+    "java": 'import a.B;\nclass B { void c() { /* d */ if (x) e("f"); } }\n',
+    "go": 'package a\nimport "a"\ntype B struct {}\n// d\nfunc c() { if x { e(`f`) } }\n',
+    "shell": 'c() {\n  # d\n  if true_; then :; fi\n  e "f"\n}\n',
+    "ruby": "class B\n  # d\n  def c\n    if x\n      e('f')\n    end\n  end\nend\n",
+    "php": "<?php\nuse A\\B;\nclass C { function c() { /* d */ if ($x) { e('f'); } } }\n",
+    "lua": "-- d\nfunction c() if x then e('f') end end\n",
+    "kotlin": 'import a.b\nclass B {\n  // d\n  fun c() { if (x) { e("f") } }\n}\n',
+    "scala": 'import a.b\nclass B {\n  // d\n  def c() = { if (x) e("f") }\n}\n',
+    "c#": 'using A;\nclass B { void C() { /* d */ if (x) { E("f"); } } }\n',
+    "swift": 'import A\nclass B {\n  // d\n  func c() { if x { e("f") } }\n}\n',
+    "fortran": "subroutine c(x)\n  use a\n  ! d\n  if (x > 0) then\n    call e('f')\n  end if\nend subroutine c\n",
+    "r": "# d\nc <- function(x) { if (x) { e('f') } }\n",
+    "julia": 'import A\nstruct B end\n# d\nfunction c(x)\n  if x\n    e("f")\n  end\nend\n',
+    "html": "<html><!-- d --><p>visible text</p></html>\n",
+    "css": "@import 'a.css';\n/* d */\np { content: \"f\"; }\n",
+    "scss": "@use 'a';\n// d\n@mixin c { content: \"f\"; }\n",
+    "json": '{"a": [1, 2, {"b": null}]}\n',
+    "json with comments": '{"a": 1 /* d */}\n',
+    "toml": "# d\n[a]\nb = 'c'\n",
+    "xml": '<?xml version="1.0"?>\n<!-- d -->\n<a>visible text</a>\n',
+    "svg": '<svg xmlns="http://www.w3.org/2000/svg"><!-- d --><text>visible</text></svg>\n',
+}
+# Where the program above means another number: a shell's `true_` is a command, Python's `self` an argument, and so on.
+COUNTS = {("shell", "call_count"): 3}
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a grammar asked for the network")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    grammar.cache_clear()
+    yield
+    grammar.cache_clear()
+
+
+def test_every_language_has_a_program() -> None:
+    assert sorted(PROGRAMS) == LANGUAGES
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.usefixtures("no_network")
+def test_every_grammar_loads_offline_and_counts_its_program(language: str) -> None:
+    measured = measure(PROGRAMS[language], language)
+    assert measured["syntax_error_fraction"] == 0
+    counts = ("function_count", "class_count", "branch_count", "call_count", "import_count")
+    found = {name: measured[name] for name in counts if name in measured}
+    assert found == {name: COUNTS.get((language, name), 1) for name in found}
+    for share in ("comment_fraction", "string_fraction", "visible_text_fraction"):
+        if share in measured and not (language == "json" and share == "comment_fraction"):
+            assert 0 < measured[share] < 1, share
+
+
+def test_columns_that_a_language_cannot_have_are_null() -> None:
+    measured = measure(PROGRAMS["json"], "json")
+    assert {signal.name for signal in SYNTAX_SIGNALS} - set(measured) >= {"function_count", "string_fraction"}
+    assert "docstring_fraction" not in measure(PROGRAMS["go"], "go")
+
+
+# --- Python against the interpreter's own parser
+
+MODULES = ["argparse", "dataclasses", "textwrap", "heapq", "json.decoder", "collections", "contextlib", "fnmatch"]
+
+
+def module_source(name: str) -> str:
+    module = __import__(name, fromlist=["_"])
+    assert isinstance(module, types.ModuleType)
+    return inspect.getsource(module)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_python_is_counted_as_the_interpreter_counts_it(name: str) -> None:
+    source = module_source(name)
+    nodes = list(ast.walk(ast.parse(source)))
+    measured = measure(source)
+
+    def count(*kinds: type[ast.AST]) -> int:
+        return sum(isinstance(node, kinds) for node in nodes)
+
+    assert measured["syntax_error_fraction"] == 0
+    assert measured["function_count"] == count(ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+    assert measured["class_count"] == count(ast.ClassDef)
+    assert measured["call_count"] == count(ast.Call)
+    assert measured["import_count"] == count(ast.Import, ast.ImportFrom)
+    longest = max(
+        (node.end_lineno - node.lineno + 1 for node in nodes if isinstance(node, ast.FunctionDef | ast.Lambda)),
+        default=0,
+    )
+    assert measured["longest_function_lines"] == longest
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_python_comments_and_docstrings_are_those_of_tokenize_and_ast(name: str) -> None:
+    source = module_source(name)
+    size = len(source.encode())
+    comments = sum(
+        len(token.string.encode())
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type == tokenize.COMMENT
+    )
+    docstrings = 0
+    for node in ast.walk(ast.parse(source)):
+        holds = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        if holds and ast.get_docstring(node, clean=False) is not None:
+            segment = ast.get_source_segment(source, node.body[0])
+            assert segment is not None
+            docstrings += len(segment.encode())
+    measured = measure(source)
+    assert measured["docstring_fraction"] == pytest.approx(docstrings / size)
+    assert measured["comment_fraction"] == pytest.approx((comments + docstrings) / size)
+
+
+def test_identifiers_are_the_names_outside_comments_and_strings() -> None:
+    source = module_source("heapq")
+    names = {
+        token.string
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type == tokenize.NAME and token.string.encode() not in grammar("python").keywords
+    }
+    measured = measure(source)
+    assert measured["distinct_identifier_count"] == len(names)
+    assert measured["mean_identifier_length"] == pytest.approx(sum(map(len, names)) / len(names))
+
+
+# --- what counts
+
+
+def test_a_string_is_no_docstring_unless_it_comes_first() -> None:
+    measured = measure('def f():\n    x = 1\n    "not a docstring"\n    y = "a string"\n')
+    assert measured["docstring_fraction"] == 0
+    assert measured["longest_string_bytes"] == len('"not a docstring"')
+
+
+def test_a_string_inside_a_string_counts_once() -> None:
+    inner = "f\"{x:{'>10'}} and {f('y')}\""
+    assert measure(f"{inner}\nz = {inner}\n", "python")["string_fraction"] <= 1
+    source = "let a = `one ${f(`two ${'three'}`)} four`;\n"
+    measured = measure(source, "javascript")
+    assert measured["string_fraction"] == pytest.approx((len(source) - len("let a = ;\n")) / len(source))
+
+
+@pytest.mark.parametrize(
+    ("comment", "count"),
+    [
+        ("# TODO: all of it", 1),
+        ("# todo: all of it", 1),
+        ("# your code here", 1),
+        ("# XXX and FIXME", 2),
+        ("# mastodon, TODOS, de todo un poco", 0),
+        ("x = 'TODO'", 0),
+    ],
+)
+def test_placeholders_are_words_in_comments(comment: str, count: int) -> None:
+    assert measure(comment + "\n")["placeholder_comment_count"] == count
+
+
+@pytest.mark.parametrize(
+    ("language", "source", "count"),
+    [
+        ("python", "assert x\nassert(y)\nself.assertEqual(a, b)\nnp.testing.assert_allclose(a, b)\n", 4),
+        ("python", "raise AssertionError('assert x')\nasserted = 1\nreassert(x)\n# assert x\n", 0),
+        ("c", "int main() { assert(x); static_assert(y); }\n", 2),
+        ("c++", "TEST(A, B) { EXPECT_EQ(a, b); ASSERT_TRUE(c); }\n", 2),
+        ("rust", 'fn t() { assert!(a); assert_eq!(a, b); debug_assert!(c); d.expect("e"); }\n', 3),
+        ("javascript", "expect(a).toBe(b); assert(c); assert.equal(d, e);\n", 3),
+        ("java", "class A { void t() { assert x; assertEquals(a, b); } }\n", 2),
+    ],
+)
+def test_assertions_are_whole_words_of_code(language: str, source: str, count: int) -> None:
+    assert measure(source, language)["assert_count"] == count
+
+
+def test_a_header_in_cpp_is_parsed_again_as_cpp() -> None:
+    cpp = "template <typename T> class A : public B<T> { public: T *x; A(const A &) = delete; };\n"
+    assert measure(cpp, "c", "a.h")["parsed_as"] == "c++"
+    assert measure(cpp, "c", "a.c")["parsed_as"] == "c"
+    assert measure("int class(int);\nint new(int);\n", "c", "a.h")["parsed_as"] == "c"
+
+
+def test_a_header_that_is_broken_in_both_stays_c() -> None:
+    measured = measure("int f( { ] ) = = = ;\n" * 3, "c", "a.h")
+    assert measured["parsed_as"] == "c"
+    assert measured["syntax_error_fraction"] > 0.02
+
+
+# --- errors
+
+
+def test_the_error_share_is_that_of_the_broken_part() -> None:
+    good = "".join(f"def f{i}(x):\n    return x + {i}\n" for i in range(50))
+    broken = good + "x = = = (\n"
+    assert measure(good)["syntax_error_count"] == 0
+    measured = measure(broken)
+    assert 0 < measured["syntax_error_fraction"] < 0.05
+    assert 0 < measured["largest_syntax_error_bytes"] <= 10
+    assert measured["function_count"] == 50
+
+
+def test_prose_is_nearly_all_error_in_python_and_c() -> None:
+    prose = "This is no program, but a sentence; it goes on (and on) until it ends: here.\n" * 20
+    assert measure(prose, "python")["syntax_error_fraction"] > 0.5
+    assert measure(prose, "c")["syntax_error_fraction"] > 0.5
+
+
+def test_a_missing_token_counts_as_one_byte() -> None:
+    source = "int main(void) { return 0 }\n"
+    measured = measure(source, "c")
+    assert (measured["syntax_error_count"], measured["largest_syntax_error_bytes"]) == (1, 1)
+    assert measured["syntax_error_fraction"] == pytest.approx(1 / len(source))
+
+
+# --- input that breaks parsers
+
+DEEP = 5_000
+NESTED = {
+    "brackets": "(" * DEEP + ")" * DEEP,
+    "open brackets": "([{" * DEEP,
+    "closed brackets": ")" * DEEP,
+    "conditions": "".join(" " * depth + "if x:\n" for depth in range(1000)),
+    "braces": "if (x) {" * DEEP + "}" * DEEP,
+    "tags": "<div>" * DEEP,
+    "quotes": '"' * DEEP,
+    "nothing": "",
+    "NUL": "\0" * 100,
+    "replacement": "\ufffd" * 1000,
+    "one long line": "x = " + "1 + " * 50_000 + "1",
+}
+
+
+@pytest.mark.parametrize("language", ["python", "javascript", "c", "c++", "rust", "java", "go", "html", "json"])
+@pytest.mark.parametrize("case", NESTED)
+def test_no_nesting_breaks_a_parser(language: str, case: str) -> None:
+    measured = measure(NESTED[case], language)
+    share = measured["syntax_error_fraction"]
+    assert (share is None) if case == "nothing" else 0 <= share <= 1
+
+
+def test_a_wide_error_is_measured_but_not_queried() -> None:
+    """A query over it would take 20 minutes for a megabyte."""
+    started = time.process_time()
+    measured = measure("(" * 1_000_000)
+    assert time.process_time() - started < 10
+    assert measured["syntax_error_fraction"] == 1
+    assert "function_count" not in measured
+    assert "function_count" in measure("(" * (MAX_ERROR_CHILDREN - 10))
+
+
+def test_a_parse_that_does_not_end_is_stopped_and_the_parser_goes_on() -> None:
+    java = grammar("java")
+    assert java is not None
+    with pytest.raises(TimeoutError, match="stopped after 0.2 s"):
+        parse(java.parser, b"a<" * 100_000, max_seconds=0.2)
+    tree = parse(java.parser, b"class A {}\n")
+    assert (tree.root_node.type, tree.root_node.has_error) == ("program", False)
+
+
+def test_a_stopped_parse_costs_only_its_document(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(syntax, "parse", lambda parser, source: parse(parser, source, max_seconds=0.2))
+    texts = ["class A {}\n", "a<" * 100_000, "class B {}\n"]
+    batch = pl.DataFrame({"text": texts, "path": ["A.java"] * 3, "language": ["java"] * 3})
+    result = SyntaxSignals()(batch.with_columns(gate=pl.lit(None, dtype=pl.String)))
+    assert result["class_count"].to_list() == [1, None, 1]
+    assert [len(errors) for errors in result["step_errors"]] == [0, 1, 0]
+    assert result["step_errors"][1][0].startswith("syntax: TimeoutError: parse stopped")
+    assert result["text"].to_list() == texts
+
+
+def test_the_callback_gives_the_same_tree_as_the_plain_parse() -> None:
+    source = module_source("argparse").encode()
+    python = grammar("python")
+    assert python is not None
+    assert str(parse(python.parser, source).root_node) == str(python.parser.parse(source).root_node)
+
+
+CODE_LIKE = st.lists(
+    st.sampled_from(
+        [*"(){}[]<>\"'`\\\n\t #/*;:,.=&|@%x1", "if ", "def ", "class ", "fn ", "<<E\n", "${", "/*", "*/", "é文", "\0"]
+    ),
+    max_size=150,
+).map("".join)
+
+
+@settings(max_examples=150)
+@given(st.sampled_from(LANGUAGES), st.one_of(CODE_LIKE, st.text(max_size=100)))
+def test_any_text_in_any_language_is_measured(language: str, text: str) -> None:
+    measured = measure(text, language, "a.h")
+    assert set(measured) <= {signal.name for signal in SYNTAX_SIGNALS}
+    for name, value in measured.items():
+        if name.endswith("_fraction"):
+            assert value is None or 0 <= value <= 1, name
+
+
+@given(CODE_LIKE)
+def test_errors_are_found_where_a_full_walk_finds_them(text: str) -> None:
+    python = grammar("python")
+    assert python is not None
+    root = parse(python.parser, text.encode()).root_node
+    found: list[int] = []
+
+    def walk(node: Any) -> None:
+        if node.is_error or node.is_missing:
+            found.append(max(node.end_byte - node.start_byte, 1))
+        else:
+            for child in node.children:
+                walk(child)
+
+    walk(root)
+    errors = find_errors(root)
+    assert (errors.count, errors.bytes, errors.largest) == (len(found), sum(found), max(found, default=0))
+
+
+# --- the table
+
+GOOD = (CONFIGS / "syntax.yaml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("classes: [class_definition]", "classes: [class_definitoin]", 'python: classes: grammar "python" has no node type "class_definitoin" (did you mean "class_definition"?)'),
+        ("grammar: python", "grammar: pyhton", 'python: tree-sitter-language-pack has no "pyhton"'),
+        ("'(module . (comment)* . (string) @docstrings)'", "'(module (nothing) @docstrings)'", "python: docstrings"),
+    ],
+)  # fmt: skip
+def test_a_wrong_grammar_or_node_type_is_an_error_that_names_the_language(
+    tmp_path: Any, before: str, after: str, message: str
+) -> None:
+    assert before in GOOD
+    path = tmp_path / "syntax.yaml"
+    path.write_text(GOOD.replace(before, after, 1), encoding="utf-8")
+    file = load_syntax(path)
+    with pytest.raises(ConfigError) as error:
+        build_grammar("python", file.languages["python"], file)
+    assert message in str(error.value)
+
+
+def test_an_unknown_language_or_key_is_an_error(tmp_path: Any) -> None:
+    path = tmp_path / "syntax.yaml"
+    path.write_text(GOOD.replace("  kotlin:\n", "  kotlyn:\n"), encoding="utf-8")
+    with pytest.raises(ConfigError, match='unknown language "kotlyn".*did you mean "kotlin"'):
+        load_syntax(path)
+    path.write_text(GOOD.replace("  html:\n", "  html:\n    function: []\n"), encoding="utf-8")
+    with pytest.raises(ConfigError, match='unknown key "languages.html.function"'):
+        load_syntax(path)
