@@ -170,7 +170,7 @@ def _with_facts(table: pl.DataFrame) -> pl.DataFrame:
 def _check_types(table: pl.DataFrame, predicates: Sequence[pl.Expr], place: str) -> None:
     for expression in predicates:
         try:
-            dtype = table.lazy().select(expression).collect_schema().dtypes()[0]
+            dtype = table.head(1).select(expression).dtypes[0]
         except pl.exceptions.PolarsError as error:
             raise ConfigError(f'{place}: "{expression.meta.output_name()}": {str(error).splitlines()[0]}') from error
         if dtype != pl.Boolean:

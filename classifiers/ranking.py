@@ -43,7 +43,7 @@ def auc_of_groups(score: Floats, positive: Booleans, groups: Strings) -> float:
 def auc_intervals(
     scores: Sequence[Floats], positive: Booleans, groups: Strings, families: Strings, seed: int
 ) -> tuple[list[Interval], Interval] | None:
-    """Intervals of the AUC of each score within groups, and of the first one's lead over the best of the others.
+    """Intervals of the AUC within groups of each of several scores, and of the first one's lead over the best other.
 
     None if there are fewer than `MINIMUM_FAMILIES` families, or most resamples lack a class.
     """
@@ -57,7 +57,7 @@ def auc_intervals(
     drawn = drawn[~np.isnan(drawn).any(axis=1)]
     if len(drawn) < RESAMPLES // 2:
         return None
-    lead = drawn[:, 0] - drawn[:, 1:].max(axis=1, initial=-np.inf)
+    lead = drawn[:, 0] - drawn[:, 1:].max(axis=1)
     return [_interval(column) for column in drawn.T], _interval(lead)
 
 

@@ -65,13 +65,14 @@ def labelled(line: str, positive: bool) -> str:
 
 def _run_children(text: Path, outputs: Iterable[Path], config: ClassifierConfig) -> None:
     parameters = {
+        # Its generator (minstd_rand) takes 0 for 1, so seeds 0 and 1 would give one model.
+        "seed": config.seed + 1,
         "dim": config.dim,
         "epoch": config.epoch,
         "lr": config.lr,
         "wordNgrams": config.word_ngrams,
         "bucket": config.bucket,
         "minCount": config.min_count,
-        "seed": config.seed,
         "loss": "softmax",
     }
     environment = {**os.environ, "MALLOC_PERTURB_": "255", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

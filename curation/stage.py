@@ -11,7 +11,6 @@ or workers, and the result is the same bytes. A plan that differs from the one o
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,8 +23,6 @@ from ..files import read_json, remove_temporary, write_atomic, write_json
 from .shards import BrokenShardError, shard_name, shard_paths, write_shard
 from .shards import footer as read_footer
 from .steps import Step, check
-
-CLAIM = ".tmp-claim-"
 
 
 class Reader(Protocol):
@@ -78,8 +75,7 @@ class Stage(PipelineStep):  # type: ignore[misc]
         for step in self.steps:
             step.setup()
         for index in todo:
-            with _claim(self.output, index):
-                rows = self._make(index)
+            rows = self._make(index)
             self.stat_update("shards")
             self.stat_update("documents", value=rows, unit="shard")
 
@@ -167,17 +163,6 @@ def sweep(output: Path, units: int) -> None:
             path.unlink()
 
 
-def claims(output: Path) -> dict[int, int]:
-    """Unit → process id of those that are being worked on."""
-    found = {}
-    for path in output.glob(f"{CLAIM}*"):
-        try:
-            found[int(path.name.removeprefix(CLAIM))] = int(path.read_text())
-        except (ValueError, FileNotFoundError):
-            continue  # being written or just finished
-    return found
-
-
 def _is_done(path: Path, expected: str) -> bool:
     if not path.exists():
         return False
@@ -185,17 +170,3 @@ def _is_done(path: Path, expected: str) -> bool:
         return read_footer(path).get("fingerprint") == expected
     except BrokenShardError:
         return False
-
-
-class _claim:
-    """Tells the watcher which process works on a unit, so that a killed worker is noticed."""
-
-    def __init__(self, output: Path, index: int):
-        self.path = output / f"{CLAIM}{index}"
-
-    def __enter__(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(str(os.getpid()))
-
-    def __exit__(self, *error: object) -> None:
-        self.path.unlink(missing_ok=True)

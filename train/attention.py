@@ -135,7 +135,7 @@ class _Blocked(torch.autograd.Function):
                 to_k_part[:, :last] += torch.bmm(to_scores.transpose(1, 2), block)
                 to_q_part[:, first:last] = torch.bmm(to_scores, k_part[:, :last]).view(heads, last - first, size)
         scale = 1 / math.sqrt(size)
-        return to_q.mul_(scale), to_k, to_v, None
+        return to_q.mul_(scale), to_k.mul_(scale), to_v, None
 
 
 @functools.lru_cache(maxsize=2)

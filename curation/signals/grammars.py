@@ -135,9 +135,7 @@ def build_grammar(language: str, entry: LanguageSyntax, file: SyntaxFile) -> Gra
     try:
         grammar_language: Language = get_language(cast(SupportedLanguage, entry.grammar))
     except LookupError as error:
-        raise ConfigError(
-            f'syntax.yaml: {language}: no grammar "{entry.grammar}" in tree-sitter-language-pack'
-        ) from error
+        raise ConfigError(f'syntax.yaml: {language}: tree-sitter-language-pack has no "{entry.grammar}"') from error
     named = {
         kind
         for index in range(grammar_language.node_kind_count)

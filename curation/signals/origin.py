@@ -43,8 +43,10 @@ XML_HEAD = 100
 HEAD_BYTES = 2_000
 """No phrase stands further in, however long the first lines are."""
 
-_PLAIN = bytes.maketrans(b"123456789X", b"000000000x")
-_HEXADECIMAL = re.compile(rb"\b0[xX][0-9a-fA-F]+")
+_ANY_DIGIT = bytes.maketrans(b"123456789", b"000000000")
+# The word boundary is looked for behind the 0, because a search for a pattern that starts with a literal is five times
+# as fast.
+_HEXADECIMAL = re.compile(rb"0(?<!\w0)[xX][0-9a-fA-F]+")
 
 
 def _origin(name: str, dtype: pl.DataType, unit: str, values: str, meaning: str, source: str) -> Signal:
@@ -287,6 +289,5 @@ def _table() -> _Table:
 
 def _literals(data: bytes) -> tuple[int, int]:
     """How many hexadecimal and float literals."""
-    plain = data.translate(_PLAIN)
-    hexadecimals = sum(1 for _ in _HEXADECIMAL.finditer(data)) if b"0x" in plain else 0
-    return hexadecimals, plain.count(b"0.0")
+    hexadecimals = sum(1 for _ in _HEXADECIMAL.finditer(data)) if b"0x" in data or b"0X" in data else 0
+    return hexadecimals, data.translate(_ANY_DIGIT).count(b"0.0")

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...config import EvalConfig, TrainConfig, fingerprint
 from ...files import read_json, write_json
+from ...processes import START_METHOD, run_processes
 
 TRAIN_SHARE = 0.8
 """Of a job's time, for the progress bar; the rest is evaluation."""
@@ -58,10 +56,6 @@ class Job:
         return self.marker.exists() and read_json(self.marker).get("mark") == self.mark
 
 
-class ProxyDiedError(RuntimeError):
-    """A training process was killed."""
-
-
 def run_jobs(
     jobs: Sequence[Job], workers: int = 0, progress: Callable[[float], None] | None = None
 ) -> list[dict[str, Any]]:
@@ -70,40 +64,30 @@ def run_jobs(
     `progress` is called with the fraction of all jobs that is done. `workers` 0: one a core.
 
     Raises:
-        ProxyDiedError: if a process is killed (memory); finished jobs are kept.
+        WorkerDiedError: if a process is killed (memory); finished jobs are kept.
     """
     todo = [job for job in jobs if not job.is_done()]
+    # A plain array in shared memory: a lock of another start method could not be handed to the workers.
+    fractions = multiprocessing.get_context(START_METHOD).Array("d", max(1, len(todo)), lock=False)
+
+    def poll() -> None:
+        if progress:
+            progress((len(jobs) - len(todo) + sum(fractions[:])) / len(jobs))
+
     if todo:
-        _run(todo, len(jobs) - len(todo), min(workers or os.cpu_count() or 1, len(todo)), progress)
+        names = [str(job.model) for job in todo]
+        run_processes(
+            _do,
+            list(enumerate(todo)),
+            names,
+            workers=workers or os.cpu_count() or 1,
+            poll=poll,
+            initializer=_begin,
+            initial=(fractions,),
+        )
     if progress:
         progress(1.0)
     return [read_json(job.model / "training.json") for job in jobs]
-
-
-def _run(todo: Sequence[Job], already: int, workers: int, progress: Callable[[float], None] | None) -> None:
-    context = multiprocessing.get_context("spawn")
-    fractions = context.Array("d", len(todo))
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(fractions,))
-    try:
-        futures: list[Future[None]] = [pool.submit(_do, index, job) for index, job in enumerate(todo)]
-        waiting: set[Future[None]] = set(futures)
-        while waiting:
-            done, waiting = wait(waiting, timeout=0.5, return_when=FIRST_EXCEPTION)
-            for future in done:
-                future.result()
-            if progress:
-                progress((already + sum(fractions[:])) / (already + len(todo)))
-    except BrokenProcessPool as error:
-        raise ProxyDiedError(
-            "a training process was killed, most often because memory ran out; finished models are kept: run the same "
-            "command again, with fewer workers (--workers 1) if it happens again"
-        ) from error
-    except BaseException:
-        for process in multiprocessing.active_children():
-            process.terminate()
-        raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 _fractions: Any = None
@@ -111,7 +95,6 @@ _fractions: Any = None
 
 def _begin(fractions: Any) -> None:
     global _fractions  # noqa: PLW0603  set once in the worker, before its first job
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which ends the pool
     _fractions = fractions
 
 

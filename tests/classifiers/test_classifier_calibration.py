@@ -31,9 +31,9 @@ def test_a_higher_score_never_gets_a_lower_probability(
     assert probability.max() < 1
 
 
-@given(SCORED)
+@given(st.lists(st.tuples(st.integers(-6, 6), st.booleans(), st.integers(1, 5)), min_size=1, max_size=40))
 def test_at_the_scores_it_was_fitted_on_it_is_sklearns_isotonic_regression(
-    scored: list[tuple[float, bool, float]],
+    scored: list[tuple[int, bool, int]],
 ) -> None:
     raw, positive, weights = (np.array(column) for column in zip(*scored, strict=True))
     golden = IsotonicRegression().fit(raw, positive, sample_weight=weights).predict(raw)

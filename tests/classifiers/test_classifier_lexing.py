@@ -88,8 +88,7 @@ def test_a_window_is_bounded_and_whole_where_it_fits(text: str, size: int) -> No
 
 def test_a_long_document_shows_beginning_middle_and_end() -> None:
     text = "alpha " * 1000 + "middle " * 400 + "omega " * 1000
-    seen = set(lex(text, max_characters=900))
-    assert seen == {"alpha", "middle", "omega", "NEWLINE_0"} | (seen & {"al", "alp", "mid", "dle", "iddle", "ddle"})
+    assert {"alpha", "middle", "omega"} <= set(lex(text, max_characters=900))
 
 
 def test_forgetting_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

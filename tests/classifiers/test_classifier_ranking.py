@@ -43,18 +43,15 @@ def test_a_group_that_only_tells_groups_apart_is_worth_nothing() -> None:
 
 def test_intervals_are_wider_when_documents_of_a_family_are_alike() -> None:
     generator = np.random.default_rng(0)
-    positive = np.arange(400) % 2 == 0
-    by_family = np.repeat(generator.normal(0, 3, 20), 20)
-    score = positive + generator.normal(0, 1, 400) + by_family
+    family = np.repeat(np.arange(20), 20)
+    positive = family % 2 == 0
+    score = positive + generator.normal(0, 1, 20)[family] + generator.normal(0, 0.3, 400)
     groups = np.full(400, "python")
-    clustered = auc_intervals(
-        [score], positive[generator.permutation(400)], groups, np.repeat(np.arange(20), 20).astype(str), 0
-    )
-    single = auc_intervals([score], positive, groups, np.arange(400).astype(str), 0)
-    assert clustered is not None
-    assert single is not None
-    width = [interval.high - interval.low for interval in (clustered[0][0], single[0][0])]
-    assert width[0] > width[1]
+    by_family = auc_intervals([score, -score], positive, groups, family.astype(str), 0)
+    by_document = auc_intervals([score, -score], positive, groups, np.arange(400).astype(str), 0)
+    assert by_family is not None
+    assert by_document is not None
+    assert by_family[0][0].high - by_family[0][0].low > 2 * (by_document[0][0].high - by_document[0][0].low)
 
 
 def test_a_better_score_has_a_lead_whose_interval_excludes_zero() -> None:
@@ -72,7 +69,10 @@ def test_a_better_score_has_a_lead_whose_interval_excludes_zero() -> None:
 
 def test_with_few_families_there_is_no_interval() -> None:
     positive = np.arange(40) % 2 == 0
-    assert auc_intervals([positive * 1.0], positive, np.full(40, "c"), (np.arange(40) % 4).astype(str), 0) is None
+    assert (
+        auc_intervals([positive * 1.0, positive * 2.0], positive, np.full(40, "c"), (np.arange(40) % 4).astype(str), 0)
+        is None
+    )
 
 
 @pytest.mark.parametrize(("successes", "trials"), [(0, 10), (3, 10), (10, 10), (17, 400)])

@@ -57,7 +57,7 @@ def test_words_unknown_to_the_model_score_zero_and_scores_are_bounded(tmp_path: 
 
 
 def test_a_failure_in_the_child_is_told(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="fastText training failed: .*"):
+    with pytest.raises(TrainingError, match="fastText training failed: "):
         train_model([], SMALL, tmp_path)
     assert list(tmp_path.iterdir()) == []
 

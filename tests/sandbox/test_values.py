@@ -31,14 +31,14 @@ def through_the_pipe(value):
 
 
 @given(plain)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_a_plain_value_survives_the_pipe(value):
     copy = decode(through_the_pipe(value))
     assert repr_sorted(copy) == repr_sorted(value)
 
 
 @given(plain, plain)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_canonical_text_is_equal_exactly_when_python_says_equal(one, other):
     if not has_nan(one) and not has_nan(other):
         assert (canonical(through_the_pipe(one)) == canonical(through_the_pipe(other))) == (one == other)

@@ -6,6 +6,7 @@ from codesieve.config import CONFIGS, ModelConfig, parse, read_yaml
 from codesieve.train.checkpoint import load_model, save_model
 from codesieve.train.model import Decoder
 from codesieve.train.tokenizer import save_tokenizer, train_tokenizer
+from safetensors import safe_open
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,9 @@ def test_a_saved_model_loads_back_bit_by_bit(tied, tokenizer_folder, tmp_path):
 def test_equal_models_give_equal_files(tokenizer_folder, tmp_path):
     for name in ("a", "b"):
         save_model(decoder(), tokenizer_folder, tmp_path / name)
+    with safe_open(tmp_path / "a" / "model.safetensors", "pt") as file:
+        assert file.metadata() == {"format": "pt"}  # older transformers refuse a file without it
+        assert "lm_head.weight" not in file.keys()  # noqa: SIM118
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
     assert names == [
         "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",

@@ -94,6 +94,8 @@ def test_initial_weights_depend_on_seed_and_name_alone():
     for name, parameter in one.named_parameters():
         assert torch.equal(parameter, two.get_parameter(name))
         assert torch.equal(parameter, untied.get_parameter(name))
+    first, second = (one.get_parameter(f"model.layers.{number}.self_attn.q_proj.weight") for number in (0, 1))
+    assert not torch.equal(first, second)
     other = Decoder(one.config, VOCAB, 64, seed=4)
     assert not torch.equal(other.lm_head.weight, one.lm_head.weight)
     spread = torch.cat([parameter.flatten() for parameter in other.parameters() if parameter.ndim == 2]).std()

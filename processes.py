@@ -1,0 +1,84 @@
+"""Work in several processes that ends in a result, an error or an interruption, never in a hang.
+
+A worker that is killed (out of memory, `kill -9`) ends the work with a message that says what it was doing; pools of
+the `multiprocessing` kind wait for such a worker for ever. Ctrl-C goes to the parent, which ends the workers.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+POLL_SECONDS = 0.25
+
+START_METHOD = "forkserver"
+"""Workers start from a clean server process: forking a process that has threads (Polars, torch) can deadlock."""
+
+
+class WorkerDiedError(RuntimeError):
+    """A worker process ended without finishing what it did."""
+
+
+def run_processes(
+    function: Callable[..., Any],
+    arguments: Sequence[tuple[Any, ...]],
+    names: Sequence[str],
+    *,
+    workers: int,
+    poll: Callable[[], None] = lambda: None,
+    initializer: Callable[..., None] | None = None,
+    initial: tuple[Any, ...] = (),
+) -> list[Any]:
+    """`function(*arguments[i])` for all i, in processes; the results in their order.
+
+    Args:
+        names: what each call makes, for the message when its worker is killed.
+        poll: called a few times a second while work is under way.
+        initializer: called with `initial` in each worker before its first call.
+
+    Raises:
+        WorkerDiedError: naming what was under way when a worker was killed.
+    """
+    context = multiprocessing.get_context(START_METHOD)
+    pool = ProcessPoolExecutor(
+        min(workers, len(arguments)), mp_context=context, initializer=_begin, initargs=(initializer, initial)
+    )
+    futures: list[Future[Any]] = []
+    try:
+        futures = [pool.submit(function, *each) for each in arguments]
+        waiting = set(futures)
+        while waiting:
+            done, waiting = wait(waiting, timeout=POLL_SECONDS, return_when=FIRST_EXCEPTION)
+            for future in done:
+                future.result()
+            poll()
+        return [future.result() for future in futures]
+    except BrokenProcessPool as error:
+        # Work is handed out in order: what was under way is the first that did not finish.
+        unfinished = [name for name, future in zip(names, futures, strict=False) if not _finished(future)]
+        what = " or ".join(unfinished[:workers])
+        raise WorkerDiedError(
+            f"a worker was killed while it made {what}, most often because memory ran out. What is finished is kept: "
+            "run the same command again, with fewer workers (--workers 1) if it happens again"
+        ) from error
+    except BaseException:
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _finished(future: Future[Any]) -> bool:
+    return future.done() and not future.cancelled() and future.exception() is None
+
+
+def _begin(initializer: Callable[..., None] | None, initial: tuple[Any, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the parent's handler, if it was inherited, is not for workers
+    if initializer is not None:
+        initializer(*initial)
