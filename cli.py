@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+from pydantic import BaseModel
 from typer.core import TyperGroup
 
 from . import __version__
@@ -286,12 +287,17 @@ def explain(
 
 @app.command(epilog="Example: codesieve schema > codesieve.schema.json")
 def schema(
-    what: Annotated[str, typer.Argument(help="run, train, decide, rules or task.")] = "run",
+    what: Annotated[str, typer.Argument(help="run, train, decide or rules.")] = "run",
 ) -> None:
     """JSON Schema of a config file, for editors."""
     from .curation.rules import RuleSet
 
-    models = {"run": RunConfig, "train": TrainJobConfig, "decide": DecideJobConfig, "rules": RuleSet}
+    models: dict[str, type[BaseModel]] = {
+        "run": RunConfig,
+        "train": TrainJobConfig,
+        "decide": DecideJobConfig,
+        "rules": RuleSet,
+    }
     if what not in models:
         raise ConfigError(f"schema: unknown {what!r}; known: {', '.join(models)}")
     typer.echo(json.dumps(models[what].model_json_schema(), indent=2))

@@ -98,7 +98,7 @@ class ClassifierConfig(Config):
     max_characters: int = Field(4000, gt=0, description="of each document; longer ones give begin, middle and end")
     calibration_fraction: Fraction = Field(0.2, description="of the families: held out to calibrate and to audit")
     dim: int = Field(16, gt=0)
-    epoch: int = Field(5, gt=0)
+    epoch: int = Field(10, gt=0)
     lr: float = Field(0.5, gt=0)
     word_ngrams: int = Field(2, gt=0)
     bucket: int = Field(200_000, gt=0)

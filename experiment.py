@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from .config import RunConfig, SelectionConfig, fingerprint
+from .config import ConfigError, EvalConfig, RunConfig, SelectionConfig, fingerprint
 from .curation.corpus import scan, select
 from .curation.layers import layer_marks
 from .curation.select import where
@@ -53,6 +53,7 @@ def train_and_evaluate(config: RunConfig, folder: Path, display: Display, worker
         )
     heldout = folder / "evals" / "heldout.parquet"
     documents = heldout_documents(frame, config.eval.heldout_where)
+    check_tasks(config.eval, documents)
     with replacing(heldout) as temporary:
         documents.write_parquet(temporary)
     rows = pl.read_parquet(store / "documents.parquet", columns=["id"]).with_row_index("row")
@@ -99,6 +100,23 @@ def decide(config: RunConfig, folder: Path, display: Display) -> dict[str, Any]:
         record = make_record(config.decide, items, arms_of(config, folder), context_of(config, folder))
         write_record(record, folder / "decisions")
     return record
+
+
+def check_tasks(config: EvalConfig, documents: pl.DataFrame) -> None:
+    """Every task can be scored: better known before the first model is trained than after the last.
+
+    Raises:
+        ConfigError: if a task is wrong or finds nothing to score.
+    """
+    from .eval.likelihood import choose
+    from .eval.tasks import BitsPerByteTask, load_tasks
+
+    for task in load_tasks(config.tasks):
+        if isinstance(task.config, BitsPerByteTask):
+            try:
+                choose(documents, task.config, config.documents_per_stream)
+            except ValueError as error:
+                raise ConfigError(str(error)) from error
 
 
 def plan_decision(config: RunConfig, folder: Path) -> None:

@@ -88,9 +88,9 @@ def write_mark(folder: Path, fingerprint: str) -> None:
 
 
 def remove_temporary(folder: Path) -> None:
-    """Delete what an interrupted run left below `folder` (one level)."""
-    if not folder.is_dir():
-        return
-    for path in folder.iterdir():
-        if path.name.startswith(TEMPORARY):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    """Delete what an interrupted run left anywhere below `folder`."""
+    for path in sorted(folder.rglob(f"{TEMPORARY}*")):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)  # it may have been inside a folder that just went

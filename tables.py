@@ -54,7 +54,7 @@ def show_decision(record: Mapping[str, Any]) -> None:
             "verdict": row["verdict"],
             "reason": row["reason"],
         }
-        for row in table(record)
+        for row in table(dict(record))
     ]
     show_table(rows, False, title=record["question"])
     typer.echo(record["conclusion"])

@@ -29,7 +29,7 @@ from .curation.summary import summarise
 from .curation.synthetic import VerifyStep
 from .display import Display
 from .experiment import decide, plan_decision, train_and_evaluate
-from .files import mark_of, read_json, write_atomic, write_json, write_mark
+from .files import mark_of, read_json, remove_temporary, write_atomic, write_json, write_mark
 from .provenance import git_commit, versions
 from .report.page import write_report
 
@@ -125,6 +125,7 @@ def open_run(folder: Path, config: RunConfig, rules: RuleSet | None = None) -> N
                 f"{folder}: was made with another configuration:\n  " + "\n  ".join(different) + "\nGive another --out."
             )
     folder.mkdir(parents=True, exist_ok=True)
+    remove_temporary(folder)
     state = {"config": new, "versions": versions(), "git_commit": git_commit()}
     if rules is not None:
         state["rule_set"] = {"name": rules.name, "hash": rules.hash}

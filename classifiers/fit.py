@@ -2,7 +2,7 @@
 
 In goes the scan of a run; out comes a folder with `model.bin`, `calibration.json`, `card.json` and `README.md` that
 appears when it is complete. Light columns are read first and documents are chosen by them; then the texts of the
-chosen ones only. Price: 6,000 documents take about 20 s and, beyond their texts, 100 MB.
+chosen ones only. Price: 6,000 documents take about half a minute; all their texts are in memory.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from .. import __version__
-from ..config import ClassifierConfig
+from ..config import ClassifierConfig, ConfigError
 from ..files import replacing_folder
 from . import calibration, lexing
 from .audit import Pair, audit
@@ -24,7 +24,7 @@ from .balance import calibration_families, cap_families, check_enough, draw, eve
 from .card import caveats, write_card
 from .corruption import MAXIMUM_BYTES, corrupt
 from .labels import LabelSet, label, load_labels, rule_counts
-from .lexing import tokens
+from .lexing import EMPTY, tokens
 from .model import Scorer, fasttext_version, load_scorer
 from .training import MODEL_FILE, labelled, train_model
 
@@ -111,8 +111,14 @@ def choose(config: ClassifierConfig, frame: pl.LazyFrame, labels: LabelSet, plac
     per_class = pl.int_range(pl.len()).over("positive") < config.max_documents // 2
     heldout = table.filter(is_apart).filter(per_class)
     training = draw(table.filter(~is_apart), config.max_documents, labels.corruptions.share)
-    for side, part in (("calibration", heldout), ("training, once balanced by language and length", training)):
-        check_enough(part, side, where, counts)
+    check_enough(heldout, "calibration", where, counts)
+    if (heldout.group_by("language").agg(pl.col("positive").n_unique())["positive"] < 2).all():
+        raise ConfigError(
+            f"{where}: no language has positives and negatives among the {heldout['family'].n_unique()} families held "
+            f"out for calibration; another `seed` or a larger `calibration_fraction` than "
+            f"{config.calibration_fraction} deals them differently"
+        )
+    check_enough(training, "training, once balanced by language and length", where, counts)
     return _Chosen(training, heldout, everything)
 
 
@@ -143,16 +149,17 @@ def training_examples(
     ).filter(pl.Series([text != texts[i] for text, i in zip(contents, damaged["id"], strict=True)], dtype=pl.Boolean))
     copies = copies.with_columns(pl.col("content").str.len_bytes().cast(copies["size_bytes"].dtype).alias("size_bytes"))
     both = pl.concat([originals, copies.select(originals.columns)]).with_columns(length_bin())
+    lines = [
+        tokens(text, language, config.max_characters)
+        for text, language in both.select("content", "language").iter_rows()
+    ]
+    # What is empty, or nothing but markers, has nothing to learn from.
+    both = both.drop("content").with_columns(pl.Series("line", lines, dtype=pl.String)).filter(pl.col("line") != EMPTY)
     # A copy gets its own place in the order, so that it does not always follow its original.
     keyed = with_order(
         both.with_columns(pl.concat_str("id", pl.col("corrupted").cast(pl.String)).alias("id")), config.seed
     )
-    examples = even_out(keyed, mix.share)
-    lines = [
-        tokens(text, language, config.max_characters)
-        for text, language in examples.select("content", "language").iter_rows()
-    ]
-    return examples.drop("content").with_columns(pl.Series("line", lines, dtype=pl.String))
+    return even_out(keyed, mix.share)
 
 
 def corrupted_pairs(

@@ -11,6 +11,7 @@ Markers are phrases of tokens as `lexing.py` makes them, so `sourceMappingURL` i
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 HASH_COMMENTS = frozenset(
     {"cmake", "cython", "dockerfile", "elixir", "julia", "makefile", "nix", "perl", "powershell", "python", "r"}
@@ -95,17 +96,28 @@ def without_header(text: str, language: str) -> str:
 
 def without_markers(line: str) -> str:
     """A line of flagged tokens without the markers and the source lines they are in; no flag is left."""
-    tokens = line.split(" ")
-    flagged = [index for index, token in enumerate(tokens) if token.startswith(FLAG)]
-    for index in flagged:
-        tokens[index] = tokens[index][1:]
+    flagged = list(_flagged(line))
+    tokens = line.replace(FLAG, "").split(" ")
     dropped: set[int] = set()
     for index in flagged:
         for head in _HEADS[tokens[index]]:
             start = index - len(head)
             if start >= 0 and tokens[start:index] == head:
                 dropped.update(_source_line(tokens, start, index + 1))
-    return " ".join(token for index, token in enumerate(tokens) if index not in dropped)
+    for index in sorted(dropped, reverse=True):
+        del tokens[index]
+    return " ".join(tokens)
+
+
+def _flagged(line: str) -> Iterator[int]:
+    """Places of the flagged tokens among all tokens."""
+    place, counted = 0, 0
+    position = line.find(FLAG)
+    while position >= 0:
+        place += line.count(" ", counted, position)
+        counted = position
+        yield place
+        position = line.find(FLAG, position + 1)
 
 
 def _source_line(tokens: list[str], start: int, end: int) -> range:

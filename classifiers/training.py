@@ -2,7 +2,8 @@
 
 fastText is trained twice at once, each in a fresh child process with one thread, a fixed seed and `MALLOC_PERTURB_=255`
 (glibc's malloc then returns zeros, which upstream forgets to write: issues 935 and 1061). The two models are compared;
-a difference or a NaN is an error and not a model. Price: 6,000 documents of 4,000 characters take about 5 s.
+a difference or a NaN is an error and not a model. Price: 6,000 documents of 4,000 characters take 9 s at 5
+epochs, with both trainings on a core of their own.
 """
 
 from __future__ import annotations

@@ -21,7 +21,8 @@ def signals() -> str:
         "A signal measures; whether that speaks against a document is for the rules to say.",
     ]
     for title, table in (("Identity", IDENTITY), ("Signals", SIGNALS)):
-        lines += ["", f"## {title}", "", "| column | type | unit | range | meaning | source |", "|---|---|---|---|---|---|"]
+        lines += ["", f"## {title}", ""]
+        lines += ["| column | type | unit | range | meaning | source |", "|---|---|---|---|---|---|"]
         lines += [
             f"| `{s.name}` | {s.dtype} | {s.unit} | {s.range} | {s.meaning} | {s.source} |".replace("\n", " ")
             for s in table
@@ -32,7 +33,11 @@ def signals() -> str:
 def rules() -> str:
     """Every shipped rule set."""
     columns = [column.name for column in (*IDENTITY, *SIGNALS)]
-    lines = ["# Rules", "", "Made by `make docs` from `configs/rules/`. A rule that fires adds its name to the reasons."]
+    lines = [
+        "# Rules",
+        "",
+        "Made by `make docs` from `configs/rules/`. A rule that fires adds its name to the reasons.",
+    ]
     for path in sorted((CONFIGS / "rules").glob("*.yaml")):
         found = load_rules(path.stem, columns)
         lines += ["", f"## {found.name}", "", found.description.strip(), ""]

@@ -37,10 +37,12 @@ def test_a_finished_folder_replaces_the_old_one(tmp_path: Path) -> None:
 
 def test_leftovers_are_swept(tmp_path: Path) -> None:
     (tmp_path / ".tmp-1-a").touch()
-    (tmp_path / ".tmp-2-b").mkdir()
+    (tmp_path / ".tmp-2-b" / ".tmp-3-c").mkdir(parents=True)
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / ".tmp-4-d").touch()
     (tmp_path / "kept").touch()
     remove_temporary(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["deep", "kept"]
 
 
 def test_broken_json_is_named(tmp_path: Path) -> None:

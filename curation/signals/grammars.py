@@ -80,7 +80,7 @@ class SyntaxFile(Config):
 
 @dataclass(frozen=True)
 class HintedPattern:
-    """`Hinted`, compiled. A match has no groups."""
+    """`Hinted`, compiled."""
 
     pattern: re.Pattern[bytes]
     hints: tuple[bytes, ...]
@@ -169,14 +169,13 @@ def build_grammar(language: str, entry: LanguageSyntax, file: SyntaxFile) -> Gra
         captures=frozenset(captures),
         keywords=_keywords(grammar_language),
         has_identifiers=entry.identifiers,
-        assertions=_compiled(entry.assertions or file.assertions, whole_words=True),
-        placeholders=_compiled(file.placeholders, whole_words=False),
+        assertions=_compiled(entry.assertions or file.assertions),
+        placeholders=_compiled(file.placeholders),
     )
 
 
-def _compiled(hinted: Hinted, whole_words: bool) -> HintedPattern:
-    pattern = rf"(?<!\S)(?:{hinted.pattern})(?!\S)" if whole_words else hinted.pattern
-    return HintedPattern(re.compile(pattern.encode()), tuple(hint.encode() for hint in hinted.hints))
+def _compiled(hinted: Hinted) -> HintedPattern:
+    return HintedPattern(re.compile(hinted.pattern.encode()), tuple(hint.encode() for hint in hinted.hints))
 
 
 def _keywords(language: Language) -> frozenset[bytes]:

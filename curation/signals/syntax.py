@@ -11,9 +11,10 @@ Price: the query adds about 30 % to a bare parse, identifiers 8 %, the rest 5 %.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 from tree_sitter import Node
@@ -25,6 +26,10 @@ from .signal import Signal, dtypes
 
 MAX_ERROR_CHILDREN = 5_000
 """A query over an ERROR node with n bare tokens takes n² steps: 30 ms at 5,000, 20 minutes at 1,000,000."""
+
+IDENTIFIER_BYTES = 8_192
+"""Identifiers are counted in the first 8 kB of code, strings and comments left out: vocabulary grows with length, so it
+can only be compared at one length, and the price is bounded. Half of all files are shorter."""
 
 _WORD = bytes(byte if byte >= 0x80 or chr(byte).isalnum() or byte == ord("_") else ord(" ") for byte in range(256))
 _BELOW_LETTERS = b":"
@@ -77,15 +82,13 @@ SYNTAX_SIGNALS: tuple[Signal, ...] = (
         "OpenCoder",
     ),
     _syntax(
-        "code_word_count", _COUNT, "words", "0 and up", "identifiers, keywords, numbers: outside comments and strings"
-    ),
-    _syntax(
-        "distinct_identifier_count",
+        "identifier_count",
         _COUNT,
         "words",
         "0 and up",
-        "different words of code that are neither keywords nor numbers",
+        f"neither keywords nor numbers, in the first {IDENTIFIER_BYTES} bytes outside comments and strings",
     ),
+    _syntax("distinct_identifier_count", _COUNT, "words", "0 and up", "different ones among them"),
     _syntax("mean_identifier_length", _SHARE, "bytes", "1 and up", "over the different ones"),
     _syntax(
         "visible_text_fraction",
@@ -175,69 +178,92 @@ def _counts(grammar: Grammar, found: Mapping[str, list[Node]]) -> dict[str, int]
 
 
 def _texts(grammar: Grammar, found: Mapping[str, list[Node]], source: bytes) -> dict[str, Any]:
-    spans = {name: _outermost(found[name]) if name in found else [] for name in grammar.captures & _SPANS}
-    comments, strings, docstrings = (spans.get(name, []) for name in ("comments", "strings", DOCSTRINGS))
-    share = {name: sum([end - start for start, end in pieces]) / (len(source) or 1) for name, pieces in spans.items()}
+    spans = {name: _outermost(found.get(name, ())) for name in grammar.captures & _SPANS}
+    share = {name: (sum(where.ends) - sum(where.starts)) / (len(source) or 1) for name, where in spans.items()}
+    comments, strings, docstrings = (spans.get(name, _NOWHERE) for name in ("comments", "strings", DOCSTRINGS))
     texts: dict[str, Any] = {}
     if DOCSTRINGS in share:
         texts["docstring_fraction"] = share[DOCSTRINGS]
     if "comments" in share:
         texts["comment_fraction"] = share["comments"] + share.get(DOCSTRINGS, 0.0)
-        texts["placeholder_comment_count"] = len(
-            _matches(grammar.placeholders, b"\n".join([source[start:end] for start, end in comments]))
-        )
+        pieces = [source[start:end] for start, end in zip(*comments, strict=True)]
+        texts["placeholder_comment_count"] = _count_matches(grammar.placeholders, b"\n".join(pieces))
     if "strings" in share:
         texts["string_fraction"] = share["strings"] - share.get(DOCSTRINGS, 0.0)
-        literals = set(strings).difference(docstrings) if docstrings else strings
-        texts["longest_string_bytes"] = max([end - start for start, end in literals], default=0)
+        others = set(docstrings.starts)
+        lengths = [end - start for start, end in zip(*strings, strict=True) if start not in others]
+        texts["longest_string_bytes"] = max(lengths, default=0)
     if "visible_text" in share:
         texts["visible_text_fraction"] = share["visible_text"]
     if grammar.has_identifiers:
-        texts |= _words(_without(source, sorted(comments + strings)), grammar)
+        words = b" ".join(_without(source, comments, strings)).translate(_WORD)
+        texts |= _identifiers(words[:IDENTIFIER_BYTES].split(), grammar.keywords)
+        texts["assert_count"] = _count_words(grammar.assertions, words)
     return texts
 
 
+class _Spans(NamedTuple):
+    """Byte ranges, as their starts and their ends."""
+
+    starts: tuple[int, ...]
+    ends: tuple[int, ...]
+
+
+_NOWHERE = _Spans((), ())
 _SPANS = frozenset({"comments", "strings", DOCSTRINGS, "visible_text"})
 
 
-def _words(code: bytes, grammar: Grammar) -> dict[str, Any]:
-    words = code.translate(_WORD).split()
-    distinct = set(words)
-    identifiers = [word for word in distinct.difference(grammar.keywords) if word > _BELOW_LETTERS]
-    asserting = _matches(grammar.assertions, b" ".join(distinct))
+def _identifiers(words: Iterable[bytes], keywords: frozenset[bytes]) -> dict[str, Any]:
+    identifiers = [word for word in words if word > _BELOW_LETTERS and word not in keywords]
+    distinct = set(identifiers)
     return {
-        "code_word_count": len(words),
-        "distinct_identifier_count": len(identifiers),
-        "mean_identifier_length": sum(map(len, identifiers)) / len(identifiers) if identifiers else None,
-        "assert_count": sum(words.count(word) for word in asserting),
+        "identifier_count": len(identifiers),
+        "distinct_identifier_count": len(distinct),
+        "mean_identifier_length": sum(map(len, distinct)) / len(distinct) if distinct else None,
     }
 
 
-def _outermost(nodes: Iterable[Node]) -> list[tuple[int, int]]:
-    """Byte ranges of the nodes that are in no other one, in order; nodes of a tree are nested or disjoint."""
+def _outermost(nodes: Iterable[Node]) -> _Spans:
+    """Where the nodes are that are in no other one, in order; nodes of a tree are nested or disjoint."""
     ranges = [node.byte_range for node in nodes]
-    bounds = list(chain.from_iterable(ranges))
-    if bounds == sorted(bounds):  # disjoint and in order, as nearly always
-        return ranges
+    if not ranges:
+        return _NOWHERE
+    starts, ends = zip(*ranges, strict=True)
+    if all(map(operator.le, ends, starts[1:])):  # disjoint and in order, as nearly always
+        return _Spans(starts, ends)
     outermost: list[tuple[int, int]] = []
     last = 0
     for start, end in sorted(ranges, key=lambda span: (span[0], -span[1])):
         if start >= last:
             outermost.append((start, end))
             last = end
-    return outermost
+    return _Spans(*zip(*outermost, strict=True))
 
 
-def _without(source: bytes, spans: Iterable[tuple[int, int]]) -> bytes:
-    """`source` with `""` in place of each span."""
-    pieces = []
-    last = 0
-    for start, end in spans:
-        pieces.append(source[last:start])
-        last = end
-    return b'""'.join([*pieces, source[last:]])
+def _without(source: bytes, *hidden: _Spans) -> list[bytes]:
+    """What is between the spans."""
+    starts = sorted(chain.from_iterable(spans.starts for spans in hidden))
+    ends = sorted(chain.from_iterable(spans.ends for spans in hidden))
+    return [source[start:end] for start, end in zip((0, *ends), (*starts, len(source)), strict=True)]
 
 
-def _matches(pattern: HintedPattern, text: bytes) -> list[bytes]:
-    """All matches; the pattern is tried only where one of its hints stands, which costs a fifth."""
-    return pattern.pattern.findall(text) if any(hint in text for hint in pattern.hints) else []
+def _count_matches(wanted: HintedPattern, text: bytes) -> int:
+    """Matches in `text`; the pattern is tried only if one of its hints is there, which costs a fifth."""
+    if not any(hint in text for hint in wanted.hints):
+        return 0
+    return sum(1 for _ in wanted.pattern.finditer(text))
+
+
+def _count_words(wanted: HintedPattern, words: bytes) -> int:
+    """Words that match; `words` are separated by spaces, and only those that hold a hint are looked at."""
+    found = set()
+    for hint in wanted.hints:
+        position = words.find(hint)
+        while position != -1:
+            start = words.rfind(b" ", 0, position) + 1
+            end = words.find(b" ", position)
+            end = len(words) if end == -1 else end
+            if wanted.pattern.fullmatch(words, start, end):
+                found.add(start)
+            position = words.find(hint, end)
+    return len(found)

@@ -49,9 +49,9 @@ def standard_library(count: int) -> list[tuple[str, str]]:
     root = Path(sysconfig.get_path("stdlib"))
     found = []
     for path in sorted(root.glob("*.py")) + sorted(root.glob("*/*.py")):
-        if 1500 <= path.stat().st_size <= 30_000 and "site-packages" not in path.parts and "test" not in str(path):
-            text = path.read_text(encoding="utf-8", errors="replace")
-            found.append((str(path.relative_to(root)), text))
+        name = str(path.relative_to(root))
+        if 1500 <= path.stat().st_size <= 30_000 and "-packages" not in name and "test" not in name:
+            found.append((name, path.read_text(encoding="utf-8", errors="replace")))
     return found[:count]
 
 

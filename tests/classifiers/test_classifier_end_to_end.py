@@ -118,6 +118,15 @@ def test_too_few_examples_say_how_many_and_by_which_predicate(
     assert not (tmp_path / "quality").exists()
 
 
+def test_classes_that_share_no_language_are_an_error(
+    annotated: pl.DataFrame, config: ClassifierConfig, tmp_path: Path
+) -> None:
+    bad = pl.col("is_minified") | pl.col("is_generated")
+    apart = annotated.with_columns(language=pl.when(bad).then(pl.lit("c")).otherwise("language"))
+    with pytest.raises(ConfigError, match=r"no language has positives and negatives among the \d+ families held out"):
+        train_classifier(config, apart.lazy(), tmp_path / "quality")
+
+
 def test_a_failed_training_leaves_the_old_classifier(
     trained: Trained, annotated: pl.DataFrame, config: ClassifierConfig, tmp_path: Path
 ) -> None:

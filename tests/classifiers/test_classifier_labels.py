@@ -4,6 +4,7 @@ import polars as pl
 import pytest
 from codesieve.classifiers.labels import MAXIMUM_BYTES, LabelSet, label, load_labels, rule_counts
 from codesieve.config import ConfigError
+from codesieve.curation.schema import IDENTITY, SIGNALS
 
 HERE = "labels/test.yaml"
 
@@ -135,6 +136,12 @@ def test_the_label_set_that_comes_with_codesieve_keeps_corruptions_a_minority() 
     assert path.name == "weak.yaml"
     assert 0 < labels.corruptions.share <= 0.3
     assert not set(labels.corruptions.trained) & set(labels.corruptions.audited)
+
+
+def test_its_predicates_fit_the_columns_that_annotation_makes() -> None:
+    labels, path = load_labels("weak")
+    columns = pl.LazyFrame(schema={column.name: column.dtype for column in (*IDENTITY, *SIGNALS)})
+    assert label(columns, labels, "kind = 'code'", str(path)).is_empty()
 
 
 def test_wrong_label_files_are_explained(tmp_path: Path) -> None:
