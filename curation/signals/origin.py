@@ -4,7 +4,7 @@ Comes in: text, path, language and a few text signals. Goes out: statements (`is
 encoded data and of number literals, and `content_type`, which names the first that applies and is the stratum beside
 language in which scores are ranked. `configs/origin.yaml` holds names, folders and phrases as data.
 
-Price: 5 ns a byte and 30 µs a document.
+Price: a fifteenth of a bare parse (110 MB/s a core).
 """
 
 from __future__ import annotations

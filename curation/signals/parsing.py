@@ -1,9 +1,10 @@
 """One parse that ends, and the ERROR nodes of its tree.
 
-tree-sitter is near linear on real files, but quadratic in time and memory on some hostile ones: 20 kB of `a<a<a<` take
-its Java grammar 6 s and 1.3 GB, and a query over an ERROR node with n bare tokens costs n² steps. So a parse has a
-budget of CPU time (0.7 s was the most for 1 MB of real code), and `Errors.widest` tells when a query must not run.
-Source is handed over as a view: the callback costs nothing measurable, and trees are the same.
+tree-sitter is near linear on real files, but quadratic in time and memory on hostile ones: 11 kB of `<!--<!--` keep
+its Python grammar busy for 10 s, 20 kB of `a<a<a<` its Java grammar for 6 s and 1.3 GB, and a query over an ERROR node
+with n bare tokens takes n² steps. So a parse has a budget of CPU time (0.7 s was the most for 1 MB of real code), and
+`Errors.widest` tells when a query must not run. The source is handed over as a view: the callbacks cost nothing that
+can be measured, and the trees are the same. (The binding's progress callback for queries crashes the process.)
 
 ERROR nodes are found by descending only into nodes that contain one, which costs nothing in clean documents.
 """
@@ -39,25 +40,26 @@ def parse(parser: Parser, source: bytes, max_seconds: float = MAX_PARSE_SECONDS)
     wall, cpu = time.monotonic() + max_seconds, time.thread_time() + max_seconds
     stopped = False
 
-    def read(offset: int, _: Point) -> memoryview:
-        return view[:0] if stopped or out_of_time() else view[offset:]
-
-    def out_of_time() -> bool:
+    def is_over() -> bool:
         nonlocal stopped
-        # The wall clock is cheap to read; only when it is over the CPU clock is asked.
-        stopped = time.monotonic() > wall and time.thread_time() > cpu
+        # The wall clock is cheap to read; the CPU clock is asked only when that is over.
+        stopped = stopped or (time.monotonic() > wall and time.thread_time() > cpu)
         return stopped
 
-    def progress(_: int, __: bool) -> bool:
-        return out_of_time()
+    def read(offset: int, _: Point) -> memoryview:
+        return view[len(view) :] if is_over() else view[offset:]
 
+    def progress(_: int, __: bool) -> bool:
+        return is_over()
+
+    tree: Tree | None = None
     try:
         tree = parser.parse(read, encoding="utf8", progress_callback=progress)
-    except ValueError:
+    except ValueError:  # the binding's word for a parse that was stopped
         if not stopped:
             raise
-    parser.reset() if stopped else None
-    if stopped:
+    if tree is None or stopped:
+        parser.reset()
         raise TimeoutError(f"parse stopped after {max_seconds:g} s of CPU time, {len(source):,} bytes")
     return tree
 

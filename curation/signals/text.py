@@ -5,7 +5,8 @@ at LF, CR LF or CR, never at form feeds or Unicode separators. Lengths count cha
 are removed first, then one byte is one character. No loop visits characters: bytes are translated to classes at once,
 and the positions of white space give words and lines.
 
-Price: 13 ns a byte (75 MB/s a core), of which duplicate lines 5 and compression 3.5; about an eighth of one parse.
+Price: a seventh of a bare parse (50 to 60 MB/s a core): positions of white space 7 ns a byte, duplicate lines 5,
+compression 1.6.
 """
 
 from __future__ import annotations

@@ -214,7 +214,7 @@ def test_hostile_input_takes_linear_time(piece: bytes) -> None:
         measure_encoded(data, 1000, 1000)
         return time.process_time() - started
 
-    assert seconds(4_000_000) < 40 * max(seconds(250_000), 0.002)
+    assert seconds(4_000_000) < 40 * max(seconds(250_000), 0.01)
 
 
 def test_literals_are_counted() -> None:
