@@ -176,7 +176,11 @@ def _arm(arm: Arm, items: pl.DataFrame, found: Comparisons, named: dict[str, Arm
         "guardrails": [_guardrail(each) for each in found.guardrails.get(name, [])],
         "pass_at_1": _pass_at_1(items.filter(pl.col("arm") == name)),
         "verdict": dataclasses.asdict(found.verdicts[name]),
-        "caveats": _caveats(arm, baseline, named[control] if control else None),
+        "caveats": [
+            caveat
+            for caveat in _caveats(arm, baseline, named[control] if control else None)
+            if caveat not in found.verdicts[name].reason
+        ],
     }
 
 
