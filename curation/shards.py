@@ -7,6 +7,7 @@ without touching the data. A shard that is there with the right footer is done.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -59,6 +60,10 @@ def write_shard(path: Path, batches: Iterable[pl.DataFrame], footer: Mapping[str
                     writer.add_key_value_metadata(metadata)
                 writer.write_table(table.cast(writer.schema))
                 rows += batch.height
+        except OSError as error:
+            if error.filename is None and error.errno:  # pyarrow does not say which file
+                raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+            raise
         finally:
             if writer is not None:
                 writer.close()

@@ -40,6 +40,7 @@ _REPLACEMENT = "\ufffd".encode()
 
 # Classes of bytes; white space comes last, so that one comparison finds it.
 _LETTER, _OTHER, _DIGIT, _BEYOND, _CONTROL, _BLANK, _TAB, _LF = range(8)
+_SPACE = ord(" ")
 
 
 def _class(byte: int) -> int:
@@ -213,7 +214,8 @@ def _layout(characters: bytes) -> _Layout:
         starts = starts[starts < len(codes) - 1]
         first = codes[starts]
         layout.tab_indented += _count(first, _TAB)
-        layout.space_indented += int(np.count_nonzero((first == _BLANK) & (codes[starts + 1] == _BLANK)))
+        raw = np.frombuffer(piece, dtype=np.uint8)  # form feeds are blanks as well, but do not indent
+        layout.space_indented += int(np.count_nonzero((raw[starts] == _SPACE) & (raw[starts + 1] == _SPACE)))
     return layout
 
 

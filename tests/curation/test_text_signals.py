@@ -67,6 +67,7 @@ def plainly(text: str) -> dict[str, float | int | None]:
 @example("\t")
 @example("a\r\nb\rc\n\n")
 @example("\ta\n  b\n\t\n  ")
+@example("\t\r\f\f")
 def test_every_number_equals_its_definition(text: str) -> None:
     measured = measure(text)
     measured.pop("compression_ratio")

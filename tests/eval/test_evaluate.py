@@ -20,9 +20,9 @@ CONFIG = EvalConfig(documents_per_stream=4, max_new_tokens=8)
 
 def heldout() -> pl.DataFrame:
     rows = [
-        (f"{language}-{number}", f"{language} line {number} é\n" * 6, stream, language, f"family-{number % 3}")
+        (f"{language}-{number}", f"{language} line {number} é\n" * 6, stream, language, f"family-{number % 8}")
         for stream, language in [("code", "python"), ("code", "c"), ("text", "markdown")]
-        for number in range(6)
+        for number in range(16)
     ]
     return pl.DataFrame(rows, schema=["id", "text", "stream", "language", "family"], orient="row")
 
