@@ -184,6 +184,9 @@ class EvalConfig(Config):
     heldout_where: str = Field(
         "TRUE", description="SQL predicate: which held-out documents a model should be good at; decides what is better"
     )
+    min_families: int | None = Field(
+        None, ge=1, description="a language of fewer held-out families is left out; default: the task's"
+    )
     documents_per_stream: int = Field(240, gt=0, description="held-out documents a language or stream, for likelihood")
     max_new_tokens: int = Field(96, gt=0)
 

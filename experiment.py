@@ -114,7 +114,7 @@ def check_tasks(config: EvalConfig, documents: pl.DataFrame) -> None:
     for task in load_tasks(config.tasks):
         if isinstance(task.config, BitsPerByteTask):
             try:
-                choose(documents, task.config, config.documents_per_stream)
+                choose(documents, task.config, config.documents_per_stream, config.min_families)
             except ValueError as error:
                 raise ConfigError(str(error)) from error
 

@@ -128,7 +128,7 @@ def _score_documents(
 ) -> tuple[pl.DataFrame, dict[str, Any]]:
     from .likelihood import choose, score
 
-    chosen, left_out = choose(documents, task, config.documents_per_stream)
+    chosen, left_out = choose(documents, task, config.documents_per_stream, config.min_families)
     return score(backend, chosen, task, progress), {"left_out": left_out}
 
 

@@ -25,18 +25,22 @@ if TYPE_CHECKING:
 COLUMNS = ("id", "text", "stream", "language", "family")
 
 
-def choose(documents: pl.DataFrame, task: BitsPerByteTask, per_group: int) -> tuple[pl.DataFrame, dict[str, str]]:
+def choose(
+    documents: pl.DataFrame, task: BitsPerByteTask, per_group: int, min_families: int | None = None
+) -> tuple[pl.DataFrame, dict[str, str]]:
     """The documents to score, and why a language or stream is left out (`stream/language` → reason).
 
     Args:
         documents: columns id, text, stream, language, family.
         task: which streams, and from how many families.
         per_group: documents a language or whole stream, unless the task says.
+        min_families: instead of the task's.
 
     Raises:
         ValueError: on a missing column or two documents of one id, or if nothing can be scored.
     """
     _check(documents)
+    fewest = task.min_families if min_families is None else min_families
     left_out: dict[str, str] = {}
     chosen = []
     for stream in task.streams:
@@ -47,9 +51,9 @@ def choose(documents: pl.DataFrame, task: BitsPerByteTask, per_group: int) -> tu
         groups = [there] if stream in WHOLE_STREAMS else there.sort("language").partition_by("language")
         for group in groups:
             families = group["family"].n_unique()
-            if families < task.min_families:
+            if families < fewest:
                 name = stream if stream in WHOLE_STREAMS else f"{stream}/{group['language'][0]}"
-                left_out[name] = f"{families} held-out families, the task wants {task.min_families}"
+                left_out[name] = f"{families} held-out families, the task wants {fewest}"
                 continue
             chosen.append(_in_turn(group, task.seed).head(task.documents or per_group))
     if not chosen:

@@ -31,6 +31,7 @@ TINY = [
     "train.model.num_key_value_heads=2",
     "train.seeds=[0,1]",
     "eval.documents_per_stream=12",
+    "eval.min_families=4",
     "eval.max_new_tokens=4",
     "classifier.max_documents=200",
     "classifier.min_count=1",
@@ -73,7 +74,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = yaml.safe_load((Path(__file__).parents[1] / "configs" / "quickstart.yaml").read_text())
     data["sources"][0] = {"name": "packages", "type": "directory", "path": str(root / "code")}
     data["sources"][1] = {"name": "documentation", "type": "directory", "path": str(root / "text"), "kind": "text"}
-    data["split"] = {"heldout_fraction": 0.5, "seed": 1}
+    data["split"] = {"heldout_fraction": 0.4, "seed": 1}
     path = root / "recipe.yaml"
     path.write_text(yaml.safe_dump(data))
     return path

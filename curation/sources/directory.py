@@ -14,7 +14,7 @@ def list_directory(config: SourceConfig) -> Listing:
     Raises:
         ConfigError: if the path does not exist.
     """
-    root = Path(config.path or "")
+    root = Path(config.path or "").expanduser()
     if not root.exists():
         siblings = [path.name for path in root.parent.iterdir()] if root.parent.is_dir() else []
         raise ConfigError(f'source "{config.name}": {root}: no such file or folder{nearest(root.name, siblings)}')

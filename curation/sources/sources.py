@@ -34,7 +34,7 @@ def list_sources(configs: Sequence[SourceConfig]) -> Listing:
 def list_problems(config: SourceConfig) -> Listing:
     """A JSONL file of problems, or every one in a folder; `configs:` in front means beside codesieve's configs."""
     path = str(config.path)
-    root = CONFIGS / path.removeprefix(BESIDE_CONFIGS) if path.startswith(BESIDE_CONFIGS) else Path(path)
+    root = CONFIGS / path.removeprefix(BESIDE_CONFIGS) if path.startswith(BESIDE_CONFIGS) else Path(path).expanduser()
     files = sorted(root.glob("*.jsonl")) if root.is_dir() else [root]
     if not files or not files[0].exists():
         raise ConfigError(f'source "{config.name}": {root}: no such file, or no *.jsonl in that folder')
