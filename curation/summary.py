@@ -30,7 +30,7 @@ def summarise(
     return {
         "name": name,
         "files_in": annotated.files_in,
-        "documents_in": total[0],
+        "documents_in": total[0] + sum(annotated.skipped.values()),
         "documents_annotated": total[0],
         "documents_selected": row["documents"],
         "documents_rejected": row["documents_rejected"],
