@@ -40,7 +40,7 @@ def shard_paths(folder: Path) -> list[Path]:
 def write_shard(path: Path, batches: Iterable[pl.DataFrame], footer: Mapping[str, str]) -> int:
     """Write batches (all of one schema, at least one) as one shard; returns the number of rows.
 
-    The rows of a batch become a row group, so that readers can stream.
+    The rows of a batch become a row group, so that readers can stream; an empty batch only gives the columns.
     """
     rows = 0
     metadata = {f"{PREFIX}{key}": value for key, value in {"schema_version": SCHEMA_VERSION, **footer}.items()}
@@ -58,7 +58,8 @@ def write_shard(path: Path, batches: Iterable[pl.DataFrame], footer: Mapping[str
                         store_schema=False,
                     )
                     writer.add_key_value_metadata(metadata)
-                writer.write_table(table.cast(writer.schema))
+                if batch.height:  # an empty row group makes `datasets` stumble
+                    writer.write_table(table.cast(writer.schema))
                 rows += batch.height
         except OSError as error:
             if error.filename is None and error.errno:  # pyarrow does not say which file

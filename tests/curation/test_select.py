@@ -149,6 +149,17 @@ def test_corpus_shards_hold_the_selection_and_open_elsewhere(tmp_path: Path) -> 
     assert "n > 3" in (tmp_path / "corpus" / "README.md").read_text()
 
 
+def test_a_shard_without_documents_opens_elsewhere(tmp_path: Path) -> None:
+    """A unit of binary files only makes one."""
+    import datasets
+
+    run = run_of(tmp_path / "run", frame(3, 1), frame(9).clear(), frame(2, 2))
+    assert scan(run).collect().height == 5
+    folder = tmp_path / "run" / "annotated"
+    loaded = datasets.load_dataset("parquet", data_dir=str(folder), cache_dir=str(tmp_path / "cache"), split="train")
+    assert loaded.num_rows == pl.read_parquet(folder / "*.parquet").height == 5
+
+
 def test_an_empty_selection_is_an_error_and_writes_nothing(tmp_path: Path) -> None:
     run = run_of(tmp_path / "run", frame(5))
     with pytest.raises(ConfigError, match="selects no document"):
