@@ -241,7 +241,15 @@ def evaluate(
     display = Display(quiet=as_json)
     with display.stage("eval", ", ".join(names)) as progress:
         result = do(model, names, frame, EvalConfig(tasks=names), out or model / "eval", progress=progress)
-    show_fields(result, as_json)
+    if as_json:
+        show_fields(result, True)
+        return
+    rows = [
+        {"task": task, "stream": stream, **{key: value for key, value in found.items() if not isinstance(value, dict)}}
+        for task, streams in result["metrics"].items()
+        for stream, found in streams.items()
+    ]
+    show_table(rows, False, title=str(model))
 
 
 @app.command(epilog="Example: codesieve decide decide.yaml")

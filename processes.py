@@ -7,7 +7,10 @@ the `multiprocessing` kind wait for such a worker for ever. Ctrl-C goes to the p
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.connection
+import os
 import signal
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -80,5 +83,14 @@ def _finished(future: Future[Any]) -> bool:
 def _begin(initializer: Callable[..., None] | None, initial: tuple[Any, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the parent's handler, if it was inherited, is not for workers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     if initializer is not None:
         initializer(*initial)
+
+
+def _end_with_parent() -> None:
+    """Workers wait for work for ever when the user's process is killed; so each waits for that as well."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
