@@ -29,7 +29,7 @@ from .config import (
     read_yaml,
     resolve,
 )
-from .tables import show_decision, show_explanation, show_fields, show_run, show_table
+from .tables import show_comparison, show_decision, show_explanation, show_fields, show_rules, show_run, show_table
 
 
 class Commands(TyperGroup):
@@ -65,6 +65,12 @@ app = typer.Typer(
 )
 classifier_app = typer.Typer(help="Train, apply and describe quality classifiers.", no_args_is_help=True)
 app.add_typer(classifier_app, name="classifier")
+rules_app = typer.Typer(
+    help="Rule sets: list, show, check, apply to a run, compare on a run.",
+    epilog="Example: codesieve rules show stack-v2 --explain long_lines",
+    no_args_is_help=True,
+)
+app.add_typer(rules_app, name="rules")
 
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a config value; repeatable.")
@@ -73,6 +79,7 @@ Workers = Annotated[int, typer.Option(min=0, help="Processes; 0 = one a core.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print machine-readable results.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
+RuleSetName = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A rule set: a name or a YAML file.")]
 
 
 def main() -> None:
@@ -107,9 +114,15 @@ def run(
     show_run(summary, folder, as_json)
 
 
-@app.command(epilog="Example: codesieve curate ~/src/monorepo --out runs/monorepo")
+@app.command(epilog="Example: codesieve curate ~/src/monorepo release.tar.gz rows.jsonl.zst --out runs/monorepo")
 def curate(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Folders or files of code.")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATH...",
+            help="Folders, git repositories (PATH@REVISION), archives, Parquet or JSONL tables, notebooks, URLs.",
+        ),
+    ],
     out: Out,
     where: Annotated[str | None, typer.Option(help="SQL predicate of the selection.")] = None,
     rules: Annotated[str | None, typer.Option(help="Rule set: a name or a YAML file.")] = None,
@@ -118,17 +131,23 @@ def curate(
     workers: Workers = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Measure every file below the paths, apply the rules, write the selected shards and a report."""
+    """Measure every document in the paths, apply the rules, write the selected shards and a report."""
+    from .curation.sources.paths import guess
     from .display import Display
     from .workflow import run as do
 
     data = read_yaml(resolve("curate", ""))
-    data["sources"] = [{"name": name, "type": "directory", "path": str(path)} for name, path in _named(paths).items()]
+    display = Display(quiet=as_json)
+    guesses = [guess(path) for path in paths]
+    for note in (found.note for found in guesses if found.note):
+        display.console.print(note, markup=False, soft_wrap=True)
+    names = _named([found.stem for found in guesses])
+    data["sources"] = [{"name": name, **found.fields} for name, found in zip(names, guesses, strict=True)]
     data["annotate"] = {**data.get("annotate", {}), "gates": gates, **({"rules": rules} if rules else {})}
     if where:
         data["selections"][0]["where"] = where
     config = parse(RunConfig, override(data, overrides or ()), where="curate")
-    summary = do(config, out, Display(quiet=as_json), workers)
+    summary = do(config, out, display, workers)
     show_run(summary, out, as_json)
 
 
@@ -151,41 +170,13 @@ def signals(as_json: AsJson = False) -> None:
     show_table(rows, as_json, title="columns")
 
 
-@app.command(epilog="Example: codesieve rules --explain long_lines")
-def rules(
-    name: Annotated[str, typer.Argument(help="A rule set: a name or a YAML file.")] = "codesieve",
-    rule: Annotated[str | None, typer.Option("--explain", metavar="RULE", help="One rule in full.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """The rules of a set, checked against the columns."""
-    from .curation.rules import load_rules
-    from .curation.schema import IDENTITY, SIGNALS
-
-    found = load_rules(name, [column.name for column in (*IDENTITY, *SIGNALS)])
-    if rule:
-        one = found.rule(rule).model_dump(mode="json", by_alias=True)
-        show_fields({**one, "languages": one["languages"] or "all"}, as_json)
-        return
-    rows = [
-        {
-            "rule": r.name,
-            "version": r.version,
-            "languages": "all" if r.languages is None else ", ".join(r.languages),
-            "except": ", ".join(r.except_),
-            "fires": r.fires,
-        }
-        for r in found.rules
-    ]
-    show_table(rows, as_json, title=f"rule set {found.name}, hash {found.hash}")
-
-
 @app.command(
     epilog="""Example: codesieve select runs/monorepo --where "reason_count = 0 AND language = 'python'" --out clean"""
 )
 def select(
     run: RunFolder,
     where: Annotated[str, typer.Option(help="SQL predicate over annotated columns and layers.")],
-    out: Out,
+    out: Annotated[str, typer.Option("--out", help="Folder to write, or a URL such as s3://bucket/folder.")],
     as_json: AsJson = False,
 ) -> None:
     """Write the documents of a run for which a predicate holds, as corpus shards with manifest and dataset card."""
@@ -194,7 +185,9 @@ def select(
     from .curation.select import write_corpus
     from .display import Display
 
-    selection = SelectionConfig(name=out.name or "selected", where=where)
+    name = out.rstrip("/").rpartition("/")[2]
+    fields = {"name": name if name.strip(".") else "selected", "where": where}
+    selection = parse(SelectionConfig, fields, where="select")
     display = Display(quiet=as_json)
     facts = selection_facts(run)
     with display.stage("corpus", where) as progress:
@@ -311,6 +304,71 @@ def schema(
     typer.echo(json.dumps(models[what].model_json_schema(), indent=2))
 
 
+@rules_app.command("list", epilog="Example: codesieve rules list")
+def rules_list(as_json: AsJson = False) -> None:
+    """The rule sets that come with codesieve."""
+    from .commands import list_rule_sets
+
+    show_table(list_rule_sets(), as_json, title="rule sets")
+
+
+@rules_app.command("show", epilog="Example: codesieve rules show stack-v2 --explain long_lines")
+def rules_show(
+    name: RuleSetName = "codesieve",
+    rule: Annotated[str | None, typer.Option("--explain", metavar="RULE", help="One rule in full.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The rules of a set, or one of them in full: predicate, why, and what was corrected."""
+    from .commands import rules_in
+
+    found = rules_in(name)
+    if rule:
+        one = found.rule(rule).model_dump(mode="json", by_alias=True, exclude_none=True)
+        show_fields({**one, "languages": one.get("languages", "all")}, as_json)
+    else:
+        show_rules(found.rules, as_json, title=f"rule set {found.name}, hash {found.hash}")
+
+
+@rules_app.command("check", epilog="Example: codesieve rules check my-rules.yaml")
+def rules_check(name: RuleSetName = "codesieve", as_json: AsJson = False) -> None:
+    """Every mistake in a set at once: columns, types, values, rules that can never fire; exits with 2 if any."""
+    from .commands import check_rule_set
+
+    rules, problems = check_rule_set(name)
+    if as_json:
+        show_fields(problems, True)
+    elif not problems:
+        typer.echo(f"rule set {rules.name}: {len(rules.rules)} rules, no problem; hash {rules.hash}")
+    if problems:
+        number = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+        _fail("\n".join([number, *(problem["message"] for problem in problems)]), 2)
+
+
+@rules_app.command("apply", epilog="Example: codesieve rules apply stack-v2 runs/monorepo")
+def rules_apply(name: RuleSetName, run: RunFolder) -> None:
+    """Find the reasons of a rule set against the documents of a run: a layer beside the run's own."""
+    from .commands import apply_rule_set
+    from .display import Display
+
+    layer = apply_rule_set(run, name, Display())
+    typer.echo(f"{run / 'layers' / layer.name}  {layer.reasons}, {layer.count}")
+
+
+@rules_app.command("compare", epilog="Example: codesieve rules compare stack-v2 codesieve --run runs/monorepo")
+def rules_compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="A rule set: a name or a YAML file.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
+    run: Annotated[Path, typer.Option("--run", help="A run directory.")],
+    documents: Annotated[int, typer.Option(min=0, help="Documents to show on which they disagree.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """What two rule sets remove from a run, alone and jointly, by rule and language, and where they disagree."""
+    from .commands import compare_rule_sets
+    from .display import Display
+
+    show_comparison(compare_rule_sets(run, a, b, documents, Display(quiet=as_json)), as_json)
+
+
 @classifier_app.command("train", epilog="Example: codesieve classifier train runs/quickstart --set max_documents=3000")
 def classifier_train(
     run: RunFolder,
@@ -353,16 +411,16 @@ def classifier_card(
     typer.echo(path.read_text(encoding="utf-8"))
 
 
-def _named(paths: Sequence[Path]) -> dict[str, Path]:
+def _named(stems: Sequence[str]) -> list[str]:
     """A source name for each path: its last part, made unique."""
-    named: dict[str, Path] = {}
-    for path in paths:
-        base = "".join(c if c.isascii() and (c.isalnum() or c in "_.-") else "-" for c in path.resolve().name)
+    named: list[str] = []
+    for stem in stems:
+        base = "".join(c if c.isascii() and (c.isalnum() or c in "_.-") else "-" for c in stem)
         base = base.lstrip("-._") or "source"
         name, number = base, 2
         while name in named:
             name, number = f"{base}-{number}", number + 1
-        named[name] = path
+        named.append(name)
     return named
 
 

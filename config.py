@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 CONFIGS = Path(__file__).parent / "configs"
 
-TABLES = frozenset({"languages", "origin", "syntax"})
+TABLES = frozenset({"datasets", "languages", "licences", "origin", "syntax"})
 """Files beside the recipes in `configs/` that are none."""
 
 KINDS = ("code", "markup", "adjacent", "synthetic", "text")
@@ -43,15 +43,60 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
+class ColumnsConfig(Config):
+    """Which column of a table holds what; one that is not named is looked for under well-known names."""
+
+    text: str | None = Field(None, description="the document; `a.b` is field b of column a, here and below")
+    path: str | None = None
+    repository: str | None = None
+    revision: str | None = None
+    license: str | None = Field(None, description="an SPDX expression, or a list that is joined by AND")
+    language: str | None = Field(None, description="of any vocabulary; where it is unknown, path and content decide")
+    blob_id: str | None = Field(None, description="names a blob that holds the text, where the table does not")
+    encoding: str | None = Field(None, description="of the blob")
+
+
+class ContentConfig(Config):
+    """Where blobs are fetched that a table names."""
+
+    url: str = Field(description="any fsspec URL with {blob_id} in it; gzip is taken off")
+    storage: dict[str, Any] = Field(default_factory=dict, description="options of that file system")
+
+    @model_validator(mode="after")
+    def _names_the_blob(self) -> Self:
+        if "{blob_id}" not in self.url:
+            raise ValueError("url must hold {blob_id}")
+        return self
+
+
 class SourceConfig(Config):
     """Where documents come from."""
 
     name: Name
-    type: Literal["directory", "environment", "problems"] = Field(
-        description="directory: files below `path`. environment: the interpreter's standard library and the installed "
-        "packages. problems: JSONL of problem, solution and tests."
+    type: Literal["directory", "git", "archive", "table", "huggingface", "environment", "problems"] = Field(
+        description="directory: files below `path`. git: a repository at `revision`. archive: zip, wheel, jar, tar and "
+        "their compressed forms, read without unpacking. table: Parquet or JSONL, one document a row. huggingface: a "
+        "data set on the hub, or a local folder of that layout. environment: the interpreter's standard library and "
+        "the installed packages. problems: JSONL of problem, solution and tests."
     )
-    path: str | None = Field(None, description="folder or file; `configs:` in front means beside codesieve's configs")
+    path: str | None = Field(
+        None,
+        description="folder, file or fsspec URL; huggingface: a data set's name as well; `configs:` in front means "
+        "beside codesieve's configs",
+    )
+    revision: str = Field("HEAD", description="git only: commit, tag or branch")
+    history: bool = Field(True, description="git only: last-change dates, by one pass over the history")
+    columns: ColumnsConfig = Field(default_factory=ColumnsConfig, description="table and huggingface only")
+    extra: tuple[str, ...] = Field((), description="columns of a table that are kept in the JSON column `extra`")
+    preset: Name | None = Field(None, description="huggingface: a layout of configs/datasets.yaml; default: by name")
+    languages: tuple[str, ...] = Field((), description="huggingface: these language folders only; default all")
+    content: ContentConfig | None = Field(None, description="tables without text: where blobs are fetched")
+    storage: dict[str, Any] = Field(
+        default_factory=dict, description="options of the file system of a URL; secrets belong into its environment"
+    )
+    max_archive_bytes: int = Field(
+        64_000_000_000, gt=0, description="of an archive, unpacked; what lies behind that is a named skip"
+    )
     parts: tuple[Literal["code", "documentation"], ...] = Field(
         ("code",), description="environment only: source files, or METADATA descriptions and documentation files"
     )
@@ -86,6 +131,41 @@ class SplitConfig(Config):
     heldout_fraction: Fraction = 0.15
     family: Literal["repository", "source"] = "repository"
     seed: int = 0
+
+
+class NearDuplicatesConfig(Config):
+    """Which documents are near duplicates of another, and which of a cluster is kept."""
+
+    threshold: float = Field(
+        0.7, ge=0.3, le=0.99, description="least Jaccard similarity of runs of five tokens (StarCoder: 0.7)"
+    )
+    within_language: bool = Field(False, description="compare documents of one language only")
+    keep: tuple[str, ...] | None = Field(
+        None,
+        description="SQL expressions; of a cluster the document is kept for which the first is larger (or true), then "
+        "the second and so on, then the shorter path. Default: permissive licence, not vendored, not generated, no "
+        "test, more bytes",
+    )
+
+
+class DecontaminateConfig(Config):
+    """Benchmark items that no document of the corpus should hold."""
+
+    against: tuple[str, ...] = Field(
+        (),
+        description="files or folders of JSONL (also .gz, .zst) or Parquet, one item a row; `configs:` in front means "
+        "beside codesieve's configs. Our own problems are added where `eval` has the task `problems`",
+    )
+    columns: tuple[str, ...] = Field(
+        (), description="text columns of the items, `a.b` for nested ones; default: all that hold text"
+    )
+    ngram: int = Field(13, ge=4, le=64, description="tokens that match in a row (GPT-3: 13 words)")
+    threshold: Fraction = Field(
+        0.5, gt=0.0, description="least share of a passage's n-grams that makes a document contaminated"
+    )
+    generic_documents: int = Field(
+        10, ge=0, description="n-grams that more documents hold, without the rest of the item, are no evidence (GPT-3)"
+    )
 
 
 class ClassifierConfig(Config):
@@ -214,6 +294,8 @@ class RunConfig(Config):
     seed: int = 0
     sources: tuple[SourceConfig, ...] = Field(min_length=1)
     annotate: AnnotateConfig = Field(default_factory=AnnotateConfig)
+    near_duplicates: NearDuplicatesConfig | None = None
+    decontaminate: DecontaminateConfig | None = None
     split: SplitConfig | None = None
     classifier: ClassifierConfig | None = None
     selections: tuple[SelectionConfig, ...] = (SelectionConfig(name="selected", where="reason_count = 0"),)
@@ -304,10 +386,11 @@ def override(data: Any, overrides: Sequence[str]) -> Any:
         key, separator, value = item.partition("=")
         if not separator or not key:
             raise ConfigError(f"--set {item}: expected key=value")
-        *parents, last = key.split(".")
         node = result
-        for part in parents:
-            node = _child(node, part, item)
+        last, rest = _next_part(node, key.split("."))
+        while rest:
+            node = _child(node, last, item)
+            last, rest = _next_part(node, rest)
         if isinstance(node, list):
             node[_position(node, last, item)] = yaml.safe_load(value)
         elif isinstance(node, dict):
@@ -340,6 +423,16 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") ->
         elif before != after:
             lines.append(f"{prefix}{key}: {json.dumps(before)} -> {json.dumps(after)}")
     return lines
+
+
+def _next_part(node: Any, parts: list[str]) -> tuple[str, list[str]]:
+    """The part of a key that is meant for `node`, and the rest; a name in a list may hold dots."""
+    if isinstance(node, list):
+        names = {str(entry.get("name")) for entry in node if isinstance(entry, dict)}
+        for length in range(len(parts), 1, -1):
+            if ".".join(parts[:length]) in names:
+                return ".".join(parts[:length]), parts[length:]
+    return parts[0], parts[1:]
 
 
 def _child(node: Any, part: str, item: str) -> Any:

@@ -46,7 +46,7 @@ def annotate(
     pieces = units(listing.entries, config.unit_bytes)
     plan = run / "plan" / "annotated"
     made_from = {
-        "sources": [source.model_dump(mode="json", exclude={"path"}) for source in sources],
+        "sources": [source.model_dump(mode="json", exclude={"path", "storage", "content"}) for source in sources],
         "annotate": config.model_dump(mode="json", exclude={"rules", "workers"}),
     }
     write_plan(plan, made_from, pieces)

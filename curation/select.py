@@ -7,6 +7,7 @@ selected + rejected = annotated.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ import polars as pl
 import xxhash
 
 from ..config import ConfigError, SelectionConfig
-from ..files import replacing_folder, write_atomic, write_json
+from ..files import TEMPORARY, replacing_folder, write_atomic, write_json
 from .corpus import predicate, scan, scan_shards
 from .shards import write_shard
+from .sources.remote import file_system, is_url, upload
 from .split import TRAIN
 
 SHARD_BYTES = 64_000_000
@@ -92,18 +94,35 @@ def funnel(frame: pl.LazyFrame, selections: Sequence[SelectionConfig]) -> list[d
 def write_corpus(
     run: Path,
     selection: SelectionConfig,
-    folder: Path,
+    out: Path | str,
     facts: Mapping[str, Any],
     progress: Callable[[float], None] | None = None,
 ) -> dict[str, Any]:
     """Write the selected documents as `<source>-00000.parquet` … with manifest and dataset card; returns the manifest.
 
-    Shards hold every column but the step errors. The folder appears when it is complete. `facts` (rule set, versions,
-    fingerprint) go into the manifest.
+    Shards hold every column but the step errors. A folder appears when it is complete. To a URL the finished files are
+    copied one by one, the manifest last. `facts` (rule set, versions, fingerprint) go into the manifest.
 
     Raises:
-        ConfigError: if the selection is empty.
+        ConfigError: if the selection is empty, or the URL cannot be written to.
     """
+    if not is_url(str(out)):
+        return _write_folder(run, selection, Path(out), facts, progress)
+    file_system(str(out))  # a protocol that is not there is said before the work
+    with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=run) as temporary:
+        folder = Path(temporary) / "corpus"
+        manifest = _write_folder(run, selection, folder, facts, progress)
+        upload(folder, str(out))
+    return manifest
+
+
+def _write_folder(
+    run: Path,
+    selection: SelectionConfig,
+    folder: Path,
+    facts: Mapping[str, Any],
+    progress: Callable[[float], None] | None,
+) -> dict[str, Any]:
     shards = scan_shards(run)
     columns = scan(run).collect_schema().names()
     chosen = where(selection, columns)

@@ -18,6 +18,7 @@ from pathlib import Path
 from ...config import SourceConfig
 from ..languages import UNKNOWN, identify
 from .listing import Entry, Listing, Skip, text_of, walk
+from .packages import stated_licence
 
 DOCUMENTATION_SUFFIXES = (".md", ".rst", ".txt")
 OURSELVES = "codesieve"
@@ -57,7 +58,7 @@ _PYTHON_FACTS = (platform.python_version(), "PSF-2.0")
 
 def _distribution(config: SourceConfig, name: str, dist: importlib.metadata.Distribution) -> Listing:
     listing = Listing()
-    facts = (dist.version, _license(dist))
+    facts = (dist.version, stated_licence(dist.metadata))
     root = str(dist.locate_file(""))
     for path in sorted(_recorded(dist)):
         if path.startswith(("../", "/")) or "__pycache__/" in path:
@@ -112,12 +113,3 @@ def _sort_in(
             form="metadata" if is_metadata else "file",
         )
     )
-
-
-def _license(dist: importlib.metadata.Distribution) -> str:
-    """The SPDX expression if the package states one (PEP 639), else a short licence field, else nothing."""
-    for field in ("License-Expression", "License"):
-        stated = dist.metadata[field] if field in dist.metadata else ""  # noqa: SIM401  not a dict: it has no get
-        if stated and len(stated) <= 80 and "\n" not in stated:  # some put the whole text of the licence there
-            return stated.strip()
-    return ""

@@ -1,32 +1,66 @@
-"""The reader of listed files: bytes → documents in batches, with everything that is not a document a named skip.
+"""The reader of a listing's units: entries → documents in batches, with everything that is not one a named skip.
 
-Text is UTF-8; a byte-order mark is dropped, undecodable bytes become U+FFFD (the signal `replacement_fraction` counts
-them). A file with a NUL byte in its head is binary and skipped by name. Skips go to one small Parquet file a unit,
-written before the unit's shard, so a finished shard has its skips beside it.
+Entries of one form that lie in one file and follow each other are opened together, so that an archive, a repository or
+a table is opened once a unit. Skips go to one small Parquet file a unit, written before the unit's shard, so a
+finished shard has its skips beside it.
 """
 
 from __future__ import annotations
 
-import email.parser
-import email.policy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-import xxhash
 
-from ..languages import identify, kind_of
 from ..schema import IDENTITY
 from ..shards import shard_name, write_shard
-from .listing import Skip
-from .problems import parse_problem
+from .documents import Document, description_of, documents_of, skip
+from .git import read_blobs
+from .jsonl import read_lines
+from .listing import Entry, Skip
+from .parquet import read_row_groups
+from .problems import problems_of
+from .remote import is_url, read_file
+from .tars import read_tar
+from .zips import read_zip
 
 IDENTITY_SCHEMA: dict[str, pl.DataType] = {column.name: column.dtype for column in IDENTITY}
 SKIP_SCHEMA: dict[str, Any] = {"source": pl.String, "path": pl.String, "reason": pl.String, "size_bytes": pl.Int64}
 
-HEAD_BYTES = 8_000
-"""git's own heuristic: a NUL in the first 8,000 bytes makes a file binary."""
+Opener = Callable[[Sequence[Entry]], Iterator[Document | Skip]]
+"""Documents and skips of entries that lie in one file, in their order."""
+
+
+def whole_files(of: Callable[[Entry, bytes], Iterator[Document | Skip]]) -> Opener:
+    """An opener for entries that are files of their own."""
+
+    def opened(entries: Sequence[Entry]) -> Iterator[Document | Skip]:
+        for entry in entries:
+            try:
+                data = read_file(entry.file, (entry.options or {}).get("storage"))
+            except OSError as error:
+                if is_url(entry.file) and not isinstance(error, FileNotFoundError | PermissionError):
+                    raise  # a connection that broke says nothing about the file: the next start reads it again
+                yield skip(entry, f"unreadable: {error.strerror or error}")
+                continue
+            yield from of(entry, data)
+
+    return opened
+
+
+OPENERS: dict[str, Opener] = {
+    "file": whole_files(documents_of),
+    "metadata": whole_files(description_of),
+    "problems": whole_files(problems_of),
+    "git": read_blobs,
+    "zip": read_zip,
+    "tar": read_tar,
+    "parquet": read_row_groups,
+    "jsonl": read_lines,
+}
+"""`Entry.form` → how it is opened."""
 
 
 class FilesReader:
@@ -46,16 +80,18 @@ class FilesReader:
     def read(self, unit: Mapping[str, Any]) -> Iterator[pl.DataFrame]:
         """Batches of documents in listing order."""
         skips: list[Skip] = []
-        rows: list[dict[str, Any]] = []
+        rows: list[Document] = []
         size = 0
         yielded = False
-        for entry in unit["files"]:
-            for row in _documents(entry, skips):
-                if rows and size + row["size_bytes"] > self.batch_bytes:
-                    yield _batch(rows)
-                    yielded, rows, size = True, [], 0
-                rows.append(row)
-                size += row["size_bytes"]
+        for found in _opened([Entry(**entry) for entry in unit["files"]]):
+            if isinstance(found, Skip):
+                skips.append(found)
+                continue
+            if rows and size + found["size_bytes"] > self.batch_bytes:
+                yield _batch(rows)
+                yielded, rows, size = True, [], 0
+            rows.append(found)
+            size += found["size_bytes"]
         write_skips(self.skip_folder / shard_name(unit["index"]), skips)
         if rows or not yielded:
             yield _batch(rows)
@@ -66,80 +102,10 @@ def write_skips(path: Path, skips: list[Skip]) -> None:
     write_shard(path, [pl.DataFrame([vars(skip) for skip in skips], schema=SKIP_SCHEMA)], {})
 
 
-def document(entry: Mapping[str, Any], text: str, *, path: str, language: str, kind: str, extra: str) -> dict[str, Any]:
-    """One identity row. The id hashes source, path, revision and content, so it is stable from run to run."""
-    data = text.encode("utf-8", "replace")
-    content_hash = xxhash.xxh3_128_hexdigest(data)
-    key = "\0".join((entry["source"], path, entry["revision"], content_hash))
-    return {
-        "id": xxhash.xxh3_128_hexdigest(key.encode("utf-8", "replace")),
-        "text": text,
-        "source": entry["source"],
-        "kind": kind,
-        "language": language,
-        "path": path,
-        "repository": entry["repository"],
-        "revision": entry["revision"],
-        "license": entry["license"],
-        "size_bytes": len(data),
-        "content_hash": content_hash,
-        "extra": extra,
-    }
+def _opened(entries: Sequence[Entry]) -> Iterator[Document | Skip]:
+    for (form, _), together in groupby(entries, key=lambda entry: (entry.form, entry.file if entry.key else "")):
+        yield from OPENERS[form](list(together))
 
 
-def _documents(entry: Mapping[str, Any], skips: list[Skip]) -> Iterator[dict[str, Any]]:
-    try:
-        data = Path(entry["file"]).read_bytes()
-    except OSError as error:
-        skips.append(_skip(entry, f"unreadable: {error.strerror}"))
-        return
-    if b"\0" in data[:HEAD_BYTES]:
-        skips.append(_skip(entry, "binary"))
-        return
-    text = data.decode("utf-8-sig", "replace")
-    if entry["form"] == "problems":
-        yield from _problems(entry, text, skips)
-        return
-    if entry["form"] == "metadata":
-        text, language = _description(text), "text"
-        if not text.strip():
-            skips.append(_skip(entry, "no_description"))
-            return
-    else:
-        language = identify(entry["path"], data[:HEAD_BYTES])
-    kind = entry["kind"] or kind_of(language)
-    yield document(entry, text, path=entry["path"], language=language, kind=kind, extra="{}")
-
-
-def _problems(entry: Mapping[str, Any], text: str, skips: list[Skip]) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        where = f"{entry['path']}:{number}"
-        try:
-            problem = parse_problem(line, where)
-        except ValueError as error:
-            skips.append(Skip(entry["source"], where, f"bad_problem: {error}", len(line)))
-            continue
-        yield document(
-            entry,
-            problem["text"],
-            path=f"{entry['path']}#{problem['name']}",
-            language="python",
-            kind="synthetic",
-            extra=problem["extra"],
-        )
-
-
-def _description(text: str) -> str:
-    """The body of a METADATA file: the package's long description."""
-    message = email.parser.HeaderParser(policy=email.policy.compat32).parsestr(text)
-    return str(message.get_payload() or message.get("Description") or "")
-
-
-def _batch(rows: list[dict[str, Any]]) -> pl.DataFrame:
+def _batch(rows: list[Document]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=IDENTITY_SCHEMA)
-
-
-def _skip(entry: Mapping[str, Any], reason: str) -> Skip:
-    return Skip(entry["source"], entry["path"], reason, entry["size_bytes"])

@@ -9,13 +9,34 @@ the statement as the module's docstring, then the solution, so that it is one va
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from ...config import nearest
 from ...sandbox.judge import parse_tests
+from .documents import HEAD_BYTES, Document, document, skip
+from .listing import Entry, Skip
 
 REQUIRED = ("name", "problem", "solution", "entry_point", "tests")
 OPTIONAL = ("planted",)
+
+
+def problems_of(entry: Entry, data: bytes) -> Iterator[Document | Skip]:
+    """One document a line; a line that holds none is a skip named by its number."""
+    if b"\0" in data[:HEAD_BYTES]:
+        yield skip(entry, "binary")
+        return
+    for number, line in enumerate(data.decode("utf-8-sig", "replace").splitlines(), start=1):
+        if not line.strip():
+            continue
+        where = f"{entry.path}:{number}"
+        try:
+            problem = parse_problem(line, where)
+        except ValueError as error:
+            yield Skip(entry.source, where, f"bad_problem: {error}", len(line))
+            continue
+        path = f"{entry.path}#{problem['name']}"
+        yield document(entry, problem["text"], path=path, language="python", kind="synthetic", extra=problem["extra"])
 
 
 def parse_problem(line: str, where: str) -> dict[str, str]:

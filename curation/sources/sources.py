@@ -6,9 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ...config import CONFIGS, ConfigError, SourceConfig
+from .archive import list_archive
 from .directory import list_directory
 from .environment import list_environment
+from .git import list_git
 from .listing import Entry, Listing, sample
+from .tables import list_huggingface, list_table
 
 BESIDE_CONFIGS = "configs:"
 
@@ -56,11 +59,16 @@ def list_problems(config: SourceConfig) -> Listing:
 
 LISTERS: dict[str, Callable[[SourceConfig], Listing]] = {
     "directory": list_directory,
+    "git": list_git,
+    "archive": list_archive,
+    "table": list_table,
+    "huggingface": list_huggingface,
     "environment": list_environment,
     "problems": list_problems,
 }
 
 
 def _why(found: Listing) -> str:
-    reasons = sorted({skip.reason for skip in found.skips})
-    return f" ({len(found.skips)} skipped: {', '.join(reasons)})" if reasons else ""
+    reasons = sorted({f"{skip.reason} ({skip.path})" for skip in found.skips})
+    shown = ", ".join(reasons[:3]) + (", …" if len(reasons) > 3 else "")
+    return f"; {len(found.skips)} skipped: {shown}" if reasons else ""
