@@ -13,11 +13,16 @@ from typing import Any
 import yaml
 
 from . import __version__
-from .config import ClassifierConfig, ConfigError, RunConfig, SelectionConfig, changes, fingerprint
+from .config import ClassifierConfig, ConfigError, DecontaminateConfig, RunConfig, SelectionConfig, changes, fingerprint
 from .curation.annotate import Annotated, annotate
+from .curation.benchmark_items import item_files
 from .curation.corpus import predicate, scan
+from .curation.decontaminate import decontaminate
 from .curation.dedup.exact import exact_duplicates
+from .curation.dedup.near import keep_order, near_duplicates
 from .curation.layers import layer_marks, stage_layer, table_layer
+from .curation.licences import LAYER as LICENCES
+from .curation.licences import licences, made_from
 from .curation.rules import RuleSet, RulesStep, load_rules
 from .curation.schema import IDENTITY
 from .curation.select import controls, funnel, where, write_corpus
@@ -33,8 +38,11 @@ from .files import mark_of, read_json, remove_temporary, write_atomic, write_jso
 from .provenance import git_commit, versions
 from .report.page import write_report
 
-ALWAYS = {"duplicate_of", "duplicate_count", "reasons", "reason_count", "verified", "verification"}
+ALWAYS = {"duplicate_of", "duplicate_count", "reasons", "reason_count", "verified", "verification", *LICENCES}
+NEAR_DUPLICATES = {"near_duplicate_of", "near_duplicate_count", "near_duplicate_similarity"}
+CONTAMINATION = {"contaminated_by", "contamination_overlap"}
 QUALITY = {"quality_raw", "quality_probability", "quality_percentile"}
+OWN_PROBLEMS = "configs:tasks/problems.jsonl"
 
 
 def run(config: RunConfig, folder: Path, display: Display, workers: int = 0) -> dict[str, Any]:
@@ -83,6 +91,10 @@ def signal_columns(config: RunConfig) -> list[str]:
 def known_columns(config: RunConfig) -> list[str]:
     """All columns that a predicate of this run may name."""
     columns = [*signal_columns(config), *sorted(ALWAYS)]
+    if config.near_duplicates:
+        columns += sorted(NEAR_DUPLICATES)
+    if config.decontaminate:
+        columns += sorted(CONTAMINATION)
     if config.split:
         columns += ["family", "split"]
     if config.classifier:
@@ -98,6 +110,10 @@ def check_predicates(config: RunConfig) -> None:
         for source in selection.weights:
             if source not in {s.name for s in config.sources}:
                 raise ConfigError(f'selection "{selection.name}": weights: unknown source "{source}"')
+    if config.near_duplicates:
+        keep_order(config.near_duplicates, [*signal_columns(config), *sorted(ALWAYS)])
+    if config.decontaminate:
+        item_files(benchmarks(config, config.decontaminate).against)
     if config.classifier:
         predicate(config.classifier.where, signal_columns(config), place="classifier: where")
     if config.eval:
@@ -140,6 +156,14 @@ def curate(config: RunConfig, rules: RuleSet, folder: Path, display: Display, wo
         stage_layer(folder, "rules", [RulesStep(rules)], {"rule_set": rules.hash}, progress=progress)
     with display.stage("duplicates", "by content hash"):
         table_layer(folder, "duplicates", exact_duplicates, {"version": 1})
+    with display.stage("licences", "repository, file, folder"):
+        table_layer(folder, "licences", licences, made_from())
+    if config.near_duplicates:
+        with display.stage("near duplicates", "by runs of tokens") as progress:
+            near_duplicates(folder, config.near_duplicates, workers, progress)
+    if config.decontaminate:
+        with display.stage("contamination", "by benchmark items") as progress:
+            decontaminate(folder, benchmarks(config, config.decontaminate), workers, progress)
     with display.stage("verify", "synthetic problems, in the sandbox") as progress:
         stage_layer(folder, "verified", [VerifyStep()], {"version": 1}, workers=1, progress=progress)
     if config.split:
@@ -147,6 +171,13 @@ def curate(config: RunConfig, rules: RuleSet, folder: Path, display: Display, wo
         with display.stage("split", "held-out families"):
             table_layer(folder, "split", lambda frame: split_families(frame, split), split.model_dump(mode="json"))
     return annotated
+
+
+def benchmarks(config: RunConfig, section: DecontaminateConfig) -> DecontaminateConfig:
+    """The section, with our own problems among the benchmarks where models are evaluated on them."""
+    if not (config.eval and "problems" in config.eval.tasks) or OWN_PROBLEMS in section.against:
+        return section
+    return section.model_copy(update={"against": (*section.against, OWN_PROBLEMS)})
 
 
 def classify(config: RunConfig, folder: Path, display: Display, workers: int) -> dict[str, Any] | None:

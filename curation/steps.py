@@ -66,7 +66,7 @@ def map_documents(
     """
     rows: list[Sequence[Any] | None] = []
     errors: list[str | None] = []
-    for values in zip(*(batch[column] for column in columns), strict=True):
+    for values in zip(*(batch[column].to_list() for column in columns), strict=True):
         try:
             rows.append(function(*values))
             errors.append(None)

@@ -55,6 +55,20 @@ def test_neither_the_name_nor_the_text_alone_makes_a_licence() -> None:
     assert measure_licence(MIT, "license.py", "python")[2] is False
 
 
+def test_a_licence_text_is_named_and_other_documents_are_not() -> None:
+    permission = " obtaining a copy ...\nThe above copyright notice and this permission notice\n"
+    text = MIT.rstrip() + permission
+    batch = pl.DataFrame({"text": ["x", text, text], "path": ["a.py", "LICENSE", "README"], "language": ["text"] * 3})
+    assert LicenceSignals()(batch)["licence_of_text"].to_list() == [None, "MIT", None]
+
+
+def test_a_licence_that_tells_its_history_first_is_read_further_than_a_head() -> None:
+    history = "All rights reserved.\n" + "It was made long ago. " * 300
+    text = history + "\nPYTHON SOFTWARE FOUNDATION LICENSE VERSION 2\n"
+    batch = pl.DataFrame({"text": [text], "path": ["LICENSE"], "language": ["text"]})
+    assert LicenceSignals()(batch)["licence_of_text"].to_list() == ["PSF-2.0"]
+
+
 def test_the_step_reads_the_head_and_leaves_the_text_whole() -> None:
     text = "é" * HEAD_CHARACTERS + "\n# SPDX-License-Identifier: MIT\n# Copyright 2020 X\n"
     batch = pl.DataFrame({"text": [text, text[1000:]], "path": ["a.py"] * 2, "language": ["python"] * 2})

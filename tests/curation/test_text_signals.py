@@ -1,6 +1,7 @@
 """Text signals: each number against a plain implementation on characters, on any text."""
 
 import base64
+import math
 import random
 import re
 
@@ -11,8 +12,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 SPACE = " \t\n\f\v"
-NAMES = [signal.name for signal in TEXT_SIGNALS]
+NAMES = [signal.name for signal in TEXT_SIGNALS if signal.name != "uniform"]
 ANY_TEXT = st.one_of(st.text(), st.text(alphabet="ab1 \t\n\r\f\v\0\x1b_}é文\u2028\u00a0\ufffd٣", max_size=200))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _loaded() -> None:
+    """Loading the kernel is not part of any test's time."""
+    TextSignals().setup()
 
 
 def measure(text: str) -> dict[str, float | int | None]:
@@ -58,7 +65,20 @@ def plainly(text: str) -> dict[str, float | int | None]:
         "replacement_fraction": share(text.count("\ufffd")),
         "control_character_count": controls,
         "nul_count": text.count("\0"),
+        "median_line_length": quantile(0.5, list(map(len, lines))),
+        "p90_line_length": quantile(0.9, list(map(len, lines))),
+        "uppercase_word_fraction": share(
+            sum(word.upper() == word != word.lower() for word in map(only_ascii, words)), len(words)
+        ),
     }
+
+
+def quantile(share: float, lengths: list[int]) -> int:
+    return sorted(lengths)[math.ceil(share * len(lengths)) - 1] if lengths else 0
+
+
+def only_ascii(word: str) -> str:
+    return "".join(character for character in word if character.isascii())
 
 
 @given(ANY_TEXT)
@@ -69,17 +89,8 @@ def plainly(text: str) -> dict[str, float | int | None]:
 @example("\ta\n  b\n\t\n  ")
 @example("\t\r\f\f")
 def test_every_number_equals_its_definition(text: str) -> None:
-    measured = measure(text)
-    measured.pop("compression_ratio")
-    assert measured == pytest.approx(plainly(text), nan_ok=False)
-
-
-def test_a_text_of_many_pieces_is_measured_like_one_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    words = ["alpha", "b1", "  indent", "\ttab", "longer_word_than_others", "é文", "", "x" * 300]
-    text = "\n".join(random.Random(0).choices(words, k=1000))
-    whole = measure(text)
-    monkeypatch.setattr("codesieve.curation.signals.text.PIECE_BYTES", 100)
-    assert measure(text) == whole
+    expected = plainly(text)
+    assert {name: measure(text)[name] for name in expected} == pytest.approx(expected, nan_ok=False)
 
 
 def test_form_feeds_and_unicode_separators_end_no_line() -> None:
@@ -94,7 +105,7 @@ def test_lengths_count_characters_not_bytes() -> None:
 def test_an_empty_document_has_counts_of_zero_and_no_shares() -> None:
     measured = measure("")
     assert {name for name, value in measured.items() if value is None} == {
-        signal.name for signal in TEXT_SIGNALS if signal.dtype == pl.Float64()
+        signal.name for signal in TEXT_SIGNALS if signal.dtype == pl.Float64() and signal.name != "uniform"
     }
     assert {value for value in measured.values() if value is not None} == {0}
 
@@ -113,8 +124,63 @@ def test_one_line_of_twenty_megabytes_is_measured() -> None:
 
 
 def test_the_step_adds_its_columns_and_leaves_the_text_as_it_was() -> None:
-    batch = pl.DataFrame({"id": ["1", "2"], "text": ["é = 1\n", ""], "path": ["a", "b"]})
+    batch = pl.DataFrame({"text": ["é = 1\n", "", None], "content_hash": ["ff", "80" + "0" * 30, None]})
     step = TextSignals()
+    step.setup()
     result = step(batch)
     assert result.select(batch.columns).equals(batch)
-    assert {name: result.schema[name] for name in NAMES} == dict(step.provides)
+    assert dict(result.drop(batch.columns).schema) == dict(step.provides)
+    assert result["character_count"].to_list() == [6, 0, 0]
+
+
+def test_a_document_of_a_slice_is_measured_like_alone() -> None:
+    batch = pl.DataFrame({"text": ["x" * 9, "a b\n", "", "é\r\n", "y"], "content_hash": ["0"] * 5})
+    whole = TextSignals()(batch).slice(1, 3)
+    assert TextSignals()(batch.slice(1, 3)).equals(whole)
+    assert TextSignals()(batch.clear()).height == 0
+
+
+def test_uniform_is_the_content_hash_as_a_number() -> None:
+    hashes = ["0" * 32, "8" + "0" * 31, "c" + "0" * 31, "f" * 32, "", None]
+    batch = pl.DataFrame({"text": ["x"] * 6, "content_hash": hashes})
+    assert TextSignals()(batch)["uniform"].to_list() == [0.0, 0.5, 0.75, 1 - 2**-52, None, None]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0xFF a\n", 4 / 5),
+        ("deadbeef1 face 1234 12ab\n", 13 / 21),
+        ("0x 0xg12 abc1 x0x1\n", 4 / 15),
+        ("call(0x1f,beef00)\n", 10 / 17),
+    ],
+)
+def test_hexadecimal_words_have_digits_and_letters_or_a_prefix(text: str, expected: float) -> None:
+    assert measure(text)["hexadecimal_word_fraction"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "linked"),
+    [
+        ("see https://a.org/b?c=d. now", 20),
+        ("www.a.org (ftp://b)", 17),
+        ('<a href="http://a.b">x</a>', 25),
+        ("awww.a.b nohttp://x a < b and c > d", 0),
+        ("<br\n>", 0),
+        ("é <é> <p>é</p>", 7),
+        ("https://é.org", 13),
+        ("<a<a<a", 0),
+    ],
+)
+def test_links_are_addresses_and_tags(text: str, linked: int) -> None:
+    assert measure(text)["link_fraction"] == pytest.approx(linked / len(text))
+
+
+def test_lines_that_trail_off_are_counted() -> None:
+    text = "a...\nb…  \n[Read More]\n\nc..\nmore\n"
+    assert measure(text)["ellipsis_line_fraction"] == pytest.approx(3 / 6)
+
+
+def test_quantiles_of_very_long_lines_are_exact() -> None:
+    text = "".join("é" * length + "\r\n" for length in (1, 5000, 3000, 2, 4000, 6000, 7000, 2048, 9000, 8000))
+    assert (measure(text)["median_line_length"], measure(text)["p90_line_length"]) == (4000, 8000)
