@@ -3,13 +3,18 @@
 import ast
 import inspect
 import io
+import itertools
+import math
+import re
 import socket
+import statistics
 import time
 import tokenize
 import types
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from codesieve.config import CONFIGS, ConfigError
@@ -79,11 +84,12 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     grammar.cache_clear()
 
 
-def test_every_language_has_a_program() -> None:
-    assert sorted(PROGRAMS) == LANGUAGES
+def test_every_program_is_of_a_language_in_the_table() -> None:
+    """All others have a longer one in `test_syntax_golden.py`."""
+    assert set(PROGRAMS) < set(LANGUAGES)
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("language", PROGRAMS)
 @pytest.mark.usefixtures("no_network")
 def test_every_grammar_loads_offline_and_counts_its_program(language: str) -> None:
     measured = measure(PROGRAMS[language], language)
@@ -352,6 +358,219 @@ def test_errors_are_found_where_a_full_walk_finds_them(text: str) -> None:
     walk(root)
     errors = find_errors(root)
     assert (errors.count, errors.bytes, errors.largest) == (len(found), sum(found), max(found, default=0))
+
+
+# --- words and signs of code
+
+
+@pytest.mark.parametrize(
+    ("language", "source", "count", "literals"),
+    [
+        ("python", "x = 1\nx += y\nz: int = 'a'\nif (n := f(a=1)) == 2: pass\n", 4, 2),
+        ("python", "x == y\nx != y\nx <= y\nx >= y\nf(a=1, *b)\ndef g(a=1): pass\n# x = 1\n'y = 2'\n", 0, 0),
+        ("python", "x = None\ny = -1.5\nz = 'a' + b\na[0] = 1\nw = 1  # one\n", 5, 3),
+        ("javascript", "let a = 1; b === c; d !== e; f => g; h ||= i; if ((m = n)) {}\n", 3, 1),
+        ("c", "int a = 1, *b = &a; a <<= 2; if (a <= 3 || a >= 4) a = b == 0;\n", 4, 1),
+        ("go", "a := 1\nb, c = d, e\nfor i := range x {}\nif a == b {}\n", 3, 1),
+        ("rust", "fn f() { let a = 0..=9; match a { _ => () } }\n", 1, 0),
+        ("shell", "a=1\nb+=2\n[ $a = 1 ]\n./run --to=x\nexport C=d\n", 3, 1),
+        ("r", "a <- 1\nb = 2\nf(c = 3)\nd <<- 4\na == b\n", 3, 3),
+        ("haskell", "a = b >>= c\nd = e /= f\ng = h <= i\n", 3, 0),
+        ("vhdl", "a <= b;\nc := 1;\nif (d <= e) then\n", 2, 1),
+        ("lua", "a = 1 if b ~= c then d = e end\n", 2, 0),
+    ],
+)
+def test_assignments_are_neither_comparisons_nor_named_arguments(
+    language: str, source: str, count: int, literals: int
+) -> None:
+    measured = measure(source, language)
+    assert (measured["assignment_count"], measured["literal_assignment_count"]) == (count, literals)
+
+
+@pytest.mark.parametrize(
+    ("language", "source", "count"),
+    [
+        ("python", "def f():\n    return 1\n\ndef g():\n    pass\n\ndef h():\n    ...\n", 3),
+        ("python", "def f(a: int = {1: 2}) -> int:\n    'doc'  # why\n    return (\n        a)\n", 1),
+        ("python", "def f():\n    return 1\n    g()\n\ndef h():\n    if x:\n        return 1\n", 0),
+        ("python", "f = lambda: 1\ndef g():\n    x = 1\n    return x\n", 0),
+        ("java", "class A { int a() { return 1; } void b() { } void c() { d(); } int e() { f(); return 1; } }\n", 2),
+        ("javascript", "function a() { return { b: 1 } }\nfunction c() {\n  return 1\n  d()\n}\n", 1),
+        ("go", "package a\nfunc b() int {\n\treturn 1\n}\nfunc c() { d() }\n", 1),
+    ],
+)
+def test_a_function_is_trivial_if_all_it_does_is_return(language: str, source: str, count: int) -> None:
+    assert measure(source, language)["trivial_function_count"] == count
+
+
+def test_names_of_words_are_whole_words() -> None:
+    measured = measure("footprint(password)\nprint(1)\npass\nreturned = important\n")
+    assert (measured["print_count"], measured["pass_count"], measured["return_count"]) == (1, 1, 0)
+    assert (
+        measure("int mainly(void) { return 0; }\nint f(void) { main(1, 2); }\nint main (void) {}\n", "c")["main_count"]
+        == 1
+    )
+
+
+def test_an_else_if_is_as_deep_as_its_if() -> None:
+    chain = "int f(int x) { if (x == 1) { g(); } else if (x == 2) { g(); } else if (x == 3) { while (x) g(); } }\n"
+    assert measure(chain, "c")["max_nesting_depth"] == 3
+    assert (
+        measure("def f(x):\n    if x:\n        a\n    elif y:\n        b\n    else:\n        c\n")["max_nesting_depth"]
+        == 2
+    )
+
+
+def test_the_share_at_the_top_leaves_out_white_space_functions_imports_and_comments() -> None:
+    source = "import a\n\n\n# why\nx = 1\n\n\ndef f():\n    return 1\n"
+    assert measure(source)["top_level_fraction"] == pytest.approx(3 / len(source))
+
+
+def test_numbers_and_strings_are_literals() -> None:
+    source = "x = 12 + 3.5 + 1e-5 + 0x1F\ny = 'abc'\na1 = b2\n"
+    assert measure(source)["literal_fraction"] == pytest.approx((2 + 3 + 4 + 4 + 5) / len(source))
+
+
+def test_long_strings_and_their_words() -> None:
+    words = " ".join(["word"] * 21)
+    source = f"x = '{words}'\ny = '{'a' * 30} http://{'b' * 30}'\nz = '{' '.join(['w'] * 20)}'\n"
+    measured = measure(source)
+    assert measured["long_string_line_fraction"] == pytest.approx(1 / 3)
+    assert measured["long_string_word_fraction"] == pytest.approx(30 / len(source))
+
+
+PROSE = """
+This returns the number of rows (or None if there are none).
+For example: when x is larger than y, both are swapped;
+n = number of rows
+if the file exists, it is read:
+for use in tests:
+see foo(x) for details
+the file(s)
+open(2)
+import data before use
+return value
+x is set to 5
+Copyright (c) 2020 Somebody
+https://example.org/a=b;c(d)
+TODO: handle errors (see above)
+sourceMappingURL=index.js.map
+defined(HAVE_THREADS)
+-*- coding: utf-8 -*-
+getName()
+with the following:
+alpha = learning rate of the model
+pylint: disable=invalid-name
+""".strip().splitlines()
+CODE = """
+x = 5
+int x = 3;
+foo(bar, baz)
+self.items.append(item)
+if x == 3:
+if (x == 3) {
+} else {
+}
+for (i = 0; i < n; i++) {
+while (list != NULL) {
+def read(path):
+return foo(x)
+return;
+raise ValueError(name)
+import os.path
+from a import b
+include <stdio.h>
+console.log("x");
+let total = price * 2;
+self.x = np.zeros(3)
+items[0] = None
+print(x)
+""".strip().splitlines()
+
+
+@pytest.mark.parametrize("line", PROSE)
+def test_prose_does_not_read_as_code(line: str) -> None:
+    for language, mark in (("python", "# "), ("c", "// "), ("javascript", "// ")):
+        assert measure(f"{mark}{line}\n", language)["commented_out_code_fraction"] == 0
+
+
+@pytest.mark.parametrize("line", CODE)
+def test_code_in_a_comment_reads_as_code(line: str) -> None:
+    for language, mark in (("python", "# "), ("c", "// "), ("javascript", "// ")):
+        assert measure(f"{mark}{line}\n", language)["commented_out_code_fraction"] == 1
+
+
+def test_examples_in_documentation_comments_are_not_commented_out() -> None:
+    assert measure("/// let x = f(1);\nfn a() {}\n", "rust")["commented_out_code_fraction"] == 0
+    assert measure("/**\n * f(1);\n */\nclass A {}\n", "java")["commented_out_code_fraction"] == 0
+    assert measure("/* prose\n * f(1);\n */\nclass A {}\n", "java")["commented_out_code_fraction"] > 0
+
+
+# --- the kernels against plain Python
+
+SPANS = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 20)), max_size=12)
+
+
+@given(st.text(" \nab.", min_size=90, max_size=90), st.lists(SPANS, min_size=8, max_size=8))
+def test_what_follows_from_ranges_is_what_sets_of_bytes_say(text: str, groups: list[list[tuple[int, int]]]) -> None:
+    from codesieve.curation.signals.kernels import spans
+
+    kept = nest([span for group in groups for span in group])
+    nested = [[span for i, span in enumerate(kept) if i % 8 == group] for group in range(8)]
+    flat = [span for group in nested for span in group]
+    bounds = [0, *itertools.accumulate(map(len, nested))]
+    numbers, hidden, functions = spans.measure_spans(
+        np.frombuffer(text.encode(), np.uint8),
+        np.array([start for start, _ in flat], np.int64),
+        np.array([end for _, end in flat], np.int64),
+        np.array(bounds, np.int64),
+    )
+    found = dict(zip(spans.NUMBERS, numbers, strict=True))
+    inside = [{i for start, end in group for i in range(start, end)} for group in nested]
+    assert found["comment_bytes"] == len(inside[0])
+    assert found["string_bytes"] == len(inside[1])
+    covered = inside[0] | inside[2] | inside[3] | inside[4] | inside[6]
+    assert found["top_level_bytes"] == sum(not text[i].isspace() for i in range(len(text)) if i not in covered)
+    assert found["line_count"] == text.count("\n") + (not text.endswith("\n"))
+    lengths = sorted(text[start : start + len(text[start:end].rstrip())].count("\n") + 1 for start, end in nested[3])
+    assert found["longest_function_lines"] == max(lengths, default=0)
+    if lengths:
+        assert found["median_function_lines"] == statistics.median(lengths)
+        assert found["p90_function_lines"] == lengths[math.ceil(0.9 * len(lengths)) - 1]
+    assert [tuple(row) for row in functions] == sorted(nested[3], key=lambda span: (span[0], -span[1]))
+    assert all(a[1] <= b[0] for a, b in itertools.pairwise(hidden))
+
+
+def nest(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The ranges as nodes of a tree are: nested or disjoint."""
+    kept: list[tuple[int, int]] = []
+    for start, length in spans:
+        end = start + length + 1
+        if all(end <= a or b <= start or (a <= start and end <= b) or (start <= a and b <= end) for a, b in kept):
+            kept.append((start, end))
+    return kept
+
+
+@given(CODE_LIKE)
+def test_words_are_those_of_a_regular_expression(text: str) -> None:
+    python = grammar("python")
+    assert python is not None
+    source = text.encode()
+    found = python.cursor.captures(parse(python.parser, source).root_node)
+    hidden = {
+        i for name in ("comments", "strings") for n in found.get(name, ()) for i in range(n.start_byte, n.end_byte)
+    }
+    code = bytes(32 if i in hidden else byte for i, byte in enumerate(source))
+    words = re.findall(rb"[A-Za-z0-9_\x80-\xff]+", code)
+    names = [word for word in words if not word[:1].isdigit() and word not in python.keywords]
+    measured = measure(text)
+    assert measured["identifier_count"] == len(names)
+    assert measured["distinct_identifier_count"] == len(set(names))
+    if names:
+        assert measured["mean_identifier_length"] == pytest.approx(sum(map(len, set(names))) / len(set(names)))
+        assert measured["single_letter_identifier_fraction"] == pytest.approx(
+            sum(len(name) == 1 for name in set(names)) / len(set(names))
+        )
 
 
 # --- the table
