@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,10 @@ from .config import (
 from .curation.corpus import scan, select
 from .curation.explain import explain_document
 from .curation.layers import layer_marks
-from .curation.rules import RuleSet, load_rules
+from .curation.rules import RuleSet, load_rules, read_rules, rule_sets
+from .curation.rules.compare import compare_rules, comparison_path
+from .curation.rules.layers import RulesLayer, apply_rules, load_rules_for
+from .curation.schema import IDENTITY, SIGNALS
 from .curation.shards import shard_paths
 from .curation.stage import plan_fingerprint
 from .display import Display
@@ -47,6 +51,45 @@ def config_of(folder: Path) -> RunConfig:
 def rules_of(config: RunConfig) -> RuleSet:
     """The rule set of a run."""
     return load_rules(config.annotate.rules, signal_columns(config))
+
+
+def rules_in(name_or_path: str) -> RuleSet:
+    """A rule set, checked against the columns of a new run."""
+    return load_rules(name_or_path, [column.name for column in (*IDENTITY, *SIGNALS)])
+
+
+def list_rule_sets() -> list[dict[str, Any]]:
+    """A row for each set that comes with codesieve."""
+    return [
+        {"name": found.name, "rules": len(found.rules), "hash": found.hash, "description": found.description.strip()}
+        for found, _ in map(check_rule_set, rule_sets())
+    ]
+
+
+def check_rule_set(name_or_path: str) -> tuple[RuleSet, list[dict[str, Any]]]:
+    """A rule set, and its problems: `message`, which says it all, and its parts."""
+    rules, problems = read_rules(name_or_path, [column.name for column in (*IDENTITY, *SIGNALS)])
+    return rules, [{"message": str(problem), **asdict(problem)} for problem in problems]
+
+
+def apply_rule_set(folder: Path, name_or_path: str, display: Display) -> RulesLayer:
+    """Make the layer of a rule set in a run."""
+    rules = load_rules_for(folder, name_or_path)
+    with display.stage("rules", f"rule set {rules.name}") as progress:
+        return apply_rules(folder, rules, progress)
+
+
+def compare_rule_sets(folder: Path, a: str, b: str, documents: int, display: Display) -> dict[str, Any]:
+    """Compare two rule sets on a run; the report is made anew if there is one."""
+    sets = [load_rules_for(folder, name) for name in (a, b)]
+    with display.stage("compare", " and ".join(rules.name for rules in sets)) as progress:
+        found = compare_rules(folder, sets[0], sets[1], documents, progress)
+    if (folder / "report.html").exists():
+        from .report.page import write_report
+
+        with display.stage("report", "one page"):
+            write_report(folder)
+    return {**found, "written": str(comparison_path(folder, sets[0].name, sets[1].name))}
 
 
 def selection_facts(folder: Path) -> dict[str, Any]:

@@ -60,6 +60,95 @@ def show_decision(record: Mapping[str, Any]) -> None:
     typer.echo(record["conclusion"])
 
 
+def show_rules(rules: Sequence[Any], as_json: bool, title: str) -> None:
+    """The rules of a set, a row each."""
+    rows = [
+        {
+            "rule": rule.name,
+            "version": rule.version,
+            "languages": "all" if rule.languages is None else ", ".join(rule.languages),
+            "except": ", ".join(rule.except_),
+            "fires": rule.fires,
+            "corrected": rule.corrected is not None,
+        }
+        for rule in rules
+    ]
+    show_table(rows, as_json, title)
+
+
+def show_comparison(found: Mapping[str, Any], as_json: bool) -> None:
+    """Two rule sets on one run: totals, the 2×2 table, rules, languages, and documents on which they disagree."""
+    if as_json:
+        show_fields(found, True)
+        return
+    a, b = (each["name"] for each in found["sets"])
+    totals = [
+        {
+            "set": each["name"],
+            "rules": each["rules"],
+            "kept": each["documents_kept"],
+            "kept MB": each["bytes_kept"] / 1e6,
+            "removed": each["documents_removed"],
+            "removed MB": each["bytes_removed"] / 1e6,
+        }
+        for each in found["sets"]
+    ]
+    show_table(totals, False, title=f"{found['documents']:,} documents, {found['bytes'] / 1e6:,.1f} MB")
+    words = {"both_keep": "both keep", "only_a_removes": f"only {a} removes", "only_b_removes": f"only {b} removes",
+             "both_remove": "both remove"}  # fmt: skip
+    agreement = found["agreement"]
+    table = [
+        {"": word, "documents": agreement["documents"][key], "MB": agreement["bytes"][key] / 1e6}
+        for key, word in words.items()
+    ]
+    show_table(table, False, title="agreement")
+    for name, key in (("Cohen's kappa", "kappa"), ("Jaccard of what is removed", "jaccard")):
+        values = [agreement[f"{key}_{unit}"] for unit in ("documents", "bytes")]
+        typer.echo(f"{name}: " + ", ".join("–" if value is None else f"{value:.3f}" for value in values)
+                   + " (documents, bytes)")  # fmt: skip
+    rules = [
+        {
+            "set": row["set"],
+            "rule": row["rule"],
+            "documents": row["documents"],
+            "alone": row["documents_alone"],
+            "other set too": row["documents_also_other_set"],
+            "MB": row["bytes"] / 1e6,
+            "alone MB": row["bytes_alone"] / 1e6,
+        }
+        for row in found["rules"]
+        if row["documents"]
+    ]
+    show_table(rules, False, title="rules that fire")
+    if quiet := [f"{row['set']} {row['rule']}" for row in found["rules"] if not row["documents"]]:
+        typer.echo(f"fired on nothing: {', '.join(quiet)}")
+    languages = [
+        {
+            "language": row["language"],
+            "documents": row["documents"],
+            f"{a} removes": row["documents_removed_a"],
+            f"{b} removes": row["documents_removed_b"],
+            "MB": row["bytes"] / 1e6,
+            f"{a} removes MB": row["bytes_removed_a"] / 1e6,
+            f"{b} removes MB": row["bytes_removed_b"] / 1e6,
+        }
+        for row in found["languages"]
+    ]
+    show_table(languages, False, title="languages")
+    apart = [
+        {
+            "removed by": a if row["removed_by"] == "a" else b,
+            "path": row["path"],
+            "language": row["language"],
+            "bytes": row["size_bytes"],
+            "reasons": ", ".join(row[f"reasons_{row['removed_by']}"]),
+        }
+        for row in found["disagreements"]
+    ]
+    show_table(apart, False, title="documents on which they disagree")
+    typer.echo(found["written"])
+
+
 def _interval(row: Mapping[str, Any], key: str) -> str:
     value, low, high = row[key], row[f"{key}_low"], row[f"{key}_high"]
     if value is None:

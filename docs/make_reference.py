@@ -37,16 +37,18 @@ def rules() -> str:
         "# Rules",
         "",
         "Made by `make docs` from `configs/rules/`. A rule that fires adds its name to the reasons.",
+        "[The tutorial](tutorials/rules.md) tells which published rule is which predicate, and which cannot be one.",
     ]
     for path in sorted((CONFIGS / "rules").glob("*.yaml")):
         found = load_rules(path.stem, columns)
         lines += ["", f"## {found.name}", "", found.description.strip(), ""]
-        lines += ["| rule | languages | fires | why |", "|---|---|---|---|"]
+        lines += ["| rule | languages | fires | why, and what was corrected |", "|---|---|---|---|"]
         for rule in found.rules:
             languages = "all" if rule.languages is None else ", ".join(rule.languages)
             excepted = f" except {', '.join(rule.except_)}" if rule.except_ else ""
-            fires = rule.fires.strip().replace("|", "\\|")
-            lines.append(f"| `{rule.name}` v{rule.version} | {languages}{excepted} | `{fires}` | {rule.why} |")
+            fires = rule.fires.strip().replace("|", "\\|").replace("\n", " ")
+            why = rule.why.strip() + (f" *Corrected:* {rule.corrected.strip()}" if rule.corrected else "")
+            lines.append(f"| `{rule.name}` v{rule.version} | {languages}{excepted} | `{fires}` | {why} |")
     return "\n".join(lines) + "\n"
 
 

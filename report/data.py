@@ -19,6 +19,7 @@ from ..curation.corpus import scan
 from ..curation.rules import Rule, RuleSet, load_rules
 from ..curation.select import where
 from ..files import read_json
+from .comparisons import Comparison, read_comparisons
 from .counts import Overlap, Step, funnel, overlap, step_errors
 from .samples import Sample, kept_samples, percentile_samples, rule_samples
 from .scores import PROBABILITY, Distribution, distributions
@@ -75,6 +76,7 @@ class Report:
     quiet_rules: list[str]
     rules_note: str | None
     overlap: Overlap | None
+    comparisons: list[Comparison]
     kept: list[Sample]
     scores: Scores | None
     curves: list[Curve]
@@ -115,6 +117,7 @@ def read_run(run: Path) -> Report:
         quiet_rules=[name for name in by_name if name not in fired],
         rules_note=note,
         overlap=overlap(frame, summary["reasons"]),
+        comparisons=read_comparisons(run),
         kept=kept_samples(frame, where(chosen, columns)),
         scores=_scores(run, config, frame, columns),
         curves=curves(run / "models", [selection.name for selection in config.selections]),

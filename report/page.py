@@ -64,10 +64,13 @@ def render(report: Report) -> str:
 def _charts(report: Report) -> dict[str, Any]:
     """Chart by name; a chart without data is not there."""
     from . import charts
+    from .comparisons import comparison_chart
 
     found: dict[str, Any] = {"funnel": charts.funnel_chart(report.steps)}
     if report.summary["reasons"]:
         found["rules"] = charts.rules_chart(report.summary["reasons"])
+    for number, comparison in enumerate(report.comparisons):
+        found[f"comparison-{number}"] = comparison_chart(f"comparison-{number}", comparison)
     if report.summary["languages"]:
         found["languages"] = charts.languages_chart(report.summary["languages"])
     if report.scores:

@@ -77,7 +77,7 @@ def test_every_command_has_help_with_an_example(command: str) -> None:
         (["run", "quickstart", "--set", "selections.rules.where=langage = 'c'", "--out", "{out}"], '"language"'),
         (["curate", "{tree}", "--out", "{out}", "--where", "reason_cuont = 0"], 'did you mean "reason_count"'),
         (["curate", "{tree}", "--out", "{out}", "--rules", "codesive"], 'did you mean "codesieve"'),
-        (["rules", "--explain", "long_line"], 'did you mean "long_lines"'),
+        (["rules", "show", "--explain", "long_line"], 'did you mean "long_lines"'),
         (["report", "{tree}"], "no run.yaml here"),
         (["explain", "{tree}", "x"], "not a codesieve run"),
         (["curate", "{tree}"], "--out"),
@@ -178,7 +178,7 @@ def test_tables_have_json(curated: Path) -> None:
     columns = json.loads(codesieve("signals", "--json").stdout)
     assert {"column", "type", "unit", "range", "meaning", "source"} <= set(columns[0])
     assert len(columns) >= 32
-    assert json.loads(codesieve("rules", "--json").stdout)[0]["rule"]
+    assert json.loads(codesieve("rules", "show", "--json").stdout)[0]["rule"]
     assert json.loads(codesieve("schema").stdout)["title"] == "RunConfig"
 
 

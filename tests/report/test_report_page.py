@@ -13,8 +13,11 @@ from typing import Any
 import pytest
 import yaml
 from codesieve.config import ConfigError
+from codesieve.curation.rules.compare import compare_rules, comparison_path
+from codesieve.curation.rules.layers import load_rules_for
 from codesieve.eval.decisions.record import table
 from codesieve.files import write_json
+from codesieve.report.comparisons import read_comparisons
 from codesieve.report.data import read_run
 from codesieve.report.page import write_report
 
@@ -256,3 +259,91 @@ def test_a_folder_that_is_no_finished_run_is_an_error_that_says_so(tmp_path: Pat
     with pytest.raises(ConfigError, match=r"no run\.yaml here"):
         write_report(tmp_path)
     assert not (tmp_path / "report.html").exists()
+
+
+# --- rule sets compared
+
+
+@pytest.fixture(scope="module")
+def compared(curated: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    folder = tmp_path_factory.mktemp("compared") / "run"
+    shutil.copytree(curated, folder)
+    found = compare_rules(folder, *(load_rules_for(folder, name) for name in ("stack-v2", "codesieve")), documents=6)
+    write_report(folder)
+    return folder, found
+
+
+@pytest.fixture(scope="module")
+def compared_page(compared: tuple[Path, dict]) -> Page:
+    return Page((compared[0] / "report.html").read_text(encoding="utf-8"))
+
+
+def test_totals_and_agreement_are_those_of_the_file(compared_page: Page, compared: tuple[Path, dict]) -> None:
+    found = compared[1]
+    for each in found["sets"]:
+        wanted = ("rules", "documents_kept", "documents_removed", "bytes_kept", "bytes_removed")
+        assert numbers(compared_page, "What stack-v2 and codesieve remove", each["name"]) == [
+            each[key] for key in wanted
+        ]
+    table = "Agreement of stack-v2 and codesieve"
+    documents, size = (found["agreement"][unit] for unit in ("documents", "bytes"))
+    for word, keys in (("keeps", ("both_keep", "only_b_removes")), ("removes", ("only_a_removes", "both_remove"))):
+        shown = numbers(compared_page, table, f"stack-v2 {word}")
+        assert shown == [*(documents[key] for key in keys), *(size[key] for key in keys)]
+    assert f"{found['agreement']['kappa_documents']:.3f} by documents" in compared_page.text
+
+
+def test_every_rule_that_fired_has_a_row_and_the_others_are_named(
+    compared_page: Page, compared: tuple[Path, dict]
+) -> None:
+    rows = {
+        (row[0][0], row[1][0]): [int(value) for _, values in row[2:] for value in values]
+        for row in compared_page.tables["Rules of stack-v2 and codesieve"][1:]
+    }
+    for row in compared[1]["rules"]:
+        if row["documents"]:
+            keys = [f"{unit}{what}" for unit in ("documents", "bytes") for what in ("", "_alone", "_also_other_set")]
+            assert rows.pop((row["set"], row["rule"])) == [row[key] for key in keys]
+        else:
+            assert f"{row['set']}: {row['rule']}" in compared_page.text
+    assert not rows
+
+
+def test_documents_on_which_they_disagree_are_shown_with_their_reasons(
+    compared_page: Page, compared: tuple[Path, dict]
+) -> None:
+    rows = compared_page.tables["Where stack-v2 and codesieve disagree"][1:]
+    assert len(rows) == len(compared[1]["disagreements"]) > 0
+    for shown, row in zip(rows, compared[1]["disagreements"], strict=True):
+        assert shown[3][0] == {"a": "stack-v2", "b": "codesieve"}[row["removed_by"]]
+        assert shown[4][0] == ", ".join(row[f"reasons_{row['removed_by']}"])
+
+
+def test_the_chart_says_what_each_set_removes_by_language(compared_page: Page, compared: tuple[Path, dict]) -> None:
+    assert "Bytes removed by stack-v2 and by codesieve" in compared_page.html
+    assert "comparison-0-wide" in compared_page.html
+    assert len(compared_page.ids) == len(set(compared_page.ids))
+    assert "script" not in compared_page.tags
+
+
+def test_a_run_without_comparisons_has_no_section(curated: Path) -> None:
+    assert "comparisons-heading" not in (curated / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_name_in_a_comparison_is_text_on_the_page(compared: tuple[Path, dict], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(compared[0], folder)
+    path = comparison_path(folder, "stack-v2", "codesieve")
+    values = json.loads(path.read_text(encoding="utf-8"))
+    values["disagreements"][0]["path"] = "<script>alert(1)</script>"
+    path.write_text(json.dumps(values), encoding="utf-8")
+    write_report(folder)
+    shown = Page((folder / "report.html").read_text(encoding="utf-8"))
+    assert "script" not in shown.tags
+    assert "<script>alert(1)</script>" in shown.text
+
+
+def test_a_file_of_another_form_does_not_take_the_page_down(tmp_path: Path) -> None:
+    (tmp_path / "comparisons").mkdir()
+    (tmp_path / "comparisons" / "old.json").write_text('{"sets": []}', encoding="utf-8")
+    assert read_comparisons(tmp_path) == []

@@ -1,21 +1,26 @@
 """Rule sets: named, versioned SQL predicates over signals, as data. A rule that fires adds its name to the reasons.
 
 A rule set is one YAML file; adding a rule is editing it. All rules of a set are one Polars projection over a batch:
-null (an unmeasured signal) never fires. The hash of the set goes into every shard of its layer, so that reasons can
-always be traced to the rules that gave them.
+null (an unmeasured signal) never fires. A set is checked before any document is read (`check`): names, types, and
+whether each rule can fire at all. The hash of the set goes into every shard of its layer, so that reasons can always
+be traced to the rules that gave them.
+
+Price: 0.06 µs a document and rule: a million documents and 27 rules take 1.7 s of one core.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
+import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
 
-from ..config import Config, ConfigError, Name, fingerprint, nearest, parse, read_yaml, resolve
-from .corpus import predicate
+from ...config import CONFIGS, Config, ConfigError, Name, fingerprint, nearest, parse, read_yaml, resolve
+from ..corpus import predicate
+from .check import Problem, check_rules
 
 LANGUAGE = "language"
 
@@ -29,11 +34,17 @@ class Rule(Config):
     except_: tuple[str, ...] = Field((), alias="except", description="languages it does not apply to")
     fires: str = Field(min_length=1, description="Polars SQL predicate over signals")
     why: str = Field(min_length=1)
+    corrected: str | None = Field(None, description="how it differs from the published rule, and why")
 
     @field_validator("languages", mode="before")
     @classmethod
     def _all(cls, value: Any) -> Any:
         return None if value == "all" else value
+
+    @field_validator("fires")
+    @classmethod
+    def _one_line(cls, value: str) -> str:
+        return value.strip()
 
     @model_validator(mode="after")
     def _can_apply(self) -> Rule:
@@ -79,29 +90,44 @@ def load_rules(name_or_path: str, columns: Iterable[str]) -> RuleSet:
     """The rule set of that name in `configs/rules/`, or at that path, checked against the columns that exist.
 
     Raises:
-        ConfigError: naming file, rule and the nearest column or key.
+        ConfigError: every problem, a line each, naming file, rule, value and what to do.
     """
-    path = resolve(name_or_path, "rules")
-    rules = parse(RuleSet, read_yaml(path), where=str(path))
-    check_rules(rules, columns, path)
+    rules, problems = read_rules(name_or_path, columns)
+    if problems:
+        raise ConfigError("\n".join(map(str, problems)))
     return rules
 
 
-def check_rules(rules: RuleSet, columns: Iterable[str], path: Path | str) -> None:
-    """Every predicate parses and names only known columns."""
-    known = list(columns)
-    for rule in rules.rules:
-        predicate(rule.fires, known, place=f'{path}: rule "{rule.name}"')
+def read_rules(name_or_path: str, columns: Iterable[str]) -> tuple[RuleSet, list[Problem]]:
+    """A rule set and what is wrong with it.
+
+    Raises:
+        ConfigError: if the file is not of the right form.
+    """
+    path = resolve(name_or_path, "rules")
+    rules = parse(RuleSet, read_yaml(path), where=str(path))
+    return rules, check_rules(rules, columns, str(path))
+
+
+def rule_sets() -> list[str]:
+    """Names of the sets that come with codesieve."""
+    return sorted(path.stem for path in (CONFIGS / "rules").glob("*.yaml"))
 
 
 class RulesStep:
-    """Evaluates a rule set over a batch: `reasons`, the names of all rules that fired, and `reason_count`."""
+    """Evaluates a rule set over a batch: `reasons`, the names of all rules that fired, and `reason_count`.
+
+    Args:
+        rules: the set.
+        suffix: of the two columns; empty for the run's own set.
+    """
 
     name = "rules"
-    provides: Mapping[str, pl.DataType] = {"reasons": pl.List(pl.String()), "reason_count": pl.UInt16()}
 
-    def __init__(self, rules: RuleSet):
+    def __init__(self, rules: RuleSet, suffix: str = ""):
         self.rules = rules
+        self.reasons, self.count = f"reasons{suffix}", f"reason_count{suffix}"
+        self.provides: Mapping[str, pl.DataType] = {self.reasons: pl.List(pl.String()), self.count: pl.UInt16()}
         used = {column for rule in rules.rules for column in pl.sql_expr(rule.fires).meta.root_names()}
         self.requires = tuple(sorted(used | {LANGUAGE}))
 
@@ -110,12 +136,15 @@ class RulesStep:
 
     def __call__(self, batch: pl.DataFrame) -> pl.DataFrame:
         """`batch` with the two columns."""
-        fired = [
-            pl.when(fires(rule, batch.columns)).then(pl.lit(rule.name)).otherwise(None).alias(rule.name)
-            for rule in self.rules.rules
-        ]
-        reasons = batch.select(pl.concat_list(fired).list.drop_nulls().alias("reasons"))["reasons"]
-        return batch.with_columns(reasons, reasons.list.len().cast(pl.UInt16).alias("reason_count"))
+        columns = batch.columns
+        fired = batch.select(fires(rule, columns).alias(rule.name) for rule in self.rules.rules).to_numpy()
+        # Lists from the places that are true: building them in an expression takes 40 times as long as all predicates.
+        counts = np.count_nonzero(fired, axis=1)
+        names = pl.Series([rule.name for rule in self.rules.rules]).gather(np.nonzero(fired)[1])
+        offsets = np.concatenate(([0], np.cumsum(counts)))
+        lists = pa.LargeListArray.from_arrays(offsets, names.to_arrow())
+        reasons = pl.Series(self.reasons, lists, dtype=pl.List(pl.String))
+        return batch.with_columns(reasons, pl.Series(self.count, counts, dtype=pl.UInt16))
 
 
 def fires(rule: Rule, columns: Iterable[str]) -> pl.Expr:
