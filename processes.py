@@ -9,11 +9,13 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.connection
 import os
+import pickle
 import signal
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 POLL_SECONDS = 0.25
@@ -23,7 +25,11 @@ START_METHOD = "forkserver"
 
 
 class WorkerDiedError(RuntimeError):
-    """A worker process ended without finishing what it did."""
+    """A worker process ended without finishing what it did: one of the calls `unfinished`, as positions."""
+
+    def __init__(self, message: str, unfinished: Sequence[int] = ()):
+        super().__init__(message)
+        self.unfinished = tuple(unfinished)
 
 
 def run_processes(
@@ -47,12 +53,15 @@ def run_processes(
         WorkerDiedError: naming what was under way when a worker was killed.
     """
     context = multiprocessing.get_context(START_METHOD)
+    others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(
         min(workers, len(arguments)), mp_context=context, initializer=_begin, initargs=(initializer, initial)
     )
     futures: list[Future[Any]] = []
+    started: list[BaseProcess] = []
     try:
-        futures = [pool.submit(function, *each) for each in arguments]
+        futures = [pool.submit(_call, function, each) for each in arguments]
+        started = [process for process in multiprocessing.active_children() if process not in others]
         waiting = set(futures)
         while waiting:
             done, waiting = wait(waiting, timeout=POLL_SECONDS, return_when=FIRST_EXCEPTION)
@@ -62,18 +71,45 @@ def run_processes(
         return [future.result() for future in futures]
     except BrokenProcessPool as error:
         # Work is handed out in order: what was under way is the first that did not finish.
-        unfinished = [name for name, future in zip(names, futures, strict=False) if not _finished(future)]
-        what = " or ".join(unfinished[:workers])
+        unfinished = [position for position, future in enumerate(futures) if not _finished(future)][:workers]
+        pool.shutdown(wait=True, cancel_futures=True)
+        what = " or ".join(names[position] for position in unfinished)
         raise WorkerDiedError(
-            f"a worker was killed while it made {what}, most often because memory ran out. What is finished is kept: "
-            "run the same command again, with fewer workers (--workers 1) if it happens again"
+            f"a worker {_end(started)} while it made {what}. What is finished is kept: "
+            "run the same command again, with fewer workers (--workers 1) if it happens again",
+            unfinished,
         ) from error
     except BaseException:
         for process in multiprocessing.active_children():
-            process.terminate()
+            if process not in others:
+                process.terminate()
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """In the worker. An error that cannot be pickled and read again would look like the death of the worker."""
+    try:
+        return function(*arguments)
+    except Exception as error:
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:
+            raise RuntimeError(f"{type(error).__name__}: {error}") from None
+        raise
+
+
+def _end(processes: Sequence[BaseProcess]) -> str:
+    """How the worker ended that broke the pool; the pool itself ends the others with SIGTERM."""
+    codes = [process.exitcode for process in processes]
+    if -signal.SIGKILL in codes:
+        return "was killed (SIGKILL), most often because memory ran out,"
+    for code in codes:
+        if code and code not in (-signal.SIGTERM, 1):
+            how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+            return f"crashed ({how}), as compiled code does when memory runs out,"
+    return 'was killed or could not start (a script needs `if __name__ == "__main__":` around its work)'
 
 
 def _finished(future: Future[Any]) -> bool:

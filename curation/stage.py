@@ -4,25 +4,33 @@ The unit of work is a piece of the input that `plan` wrote down; one unit makes 
 the right fingerprint in its footer is done: an interrupted stage continues where it was, whatever the number of tasks
 or workers, and the result is the same bytes. A plan that differs from the one on disk refuses to continue.
 
-    plan/<stage>/plan.json     fingerprint, what it was made from, number of units
-    plan/<stage>/00000.json    one unit: what the reader needs to read it
+    plan/<stage>/plan.json       fingerprint, what it was made from, number of units
+    plan/<stage>/00000.json      one unit: what the reader needs to read it
+    plan/<stage>/00000.working   while the unit is made: which step is at which documents
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import polars as pl
 from datatrove.pipeline.base import PipelineStep
+from datatrove.utils.logging import logger
 
-from ..config import ConfigError, changes, fingerprint
+from ..config import ConfigError, changes, fingerprint, nearest
 from ..files import read_json, remove_temporary, write_atomic, write_json
-from .shards import BrokenShardError, shard_name, shard_paths, write_shard
+from .faults import apply_step, describe, set_up
+from .shards import BrokenShardError, column_names, shard_name, shard_paths, write_shard
 from .shards import footer as read_footer
-from .steps import Step, check
+from .steps import STEP_ERRORS, Step, check
+
+
+class ShardError(RuntimeError):
+    """What kept a shard from being made, with its name."""
 
 
 class Reader(Protocol):
@@ -65,15 +73,18 @@ class Stage(PipelineStep):  # type: ignore[misc]
         self.output = output
         known = check(self.steps, reader.columns)
         self.columns = list(columns) if columns is not None else known
+        for column in self.columns:
+            if column not in known:
+                raise ConfigError(f'stage "{name}": no step makes column "{column}"{nearest(column, known)}')
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Any]:
         """Datatrove's entry point: makes the shards of this rank; passes on what came in."""
         yield from data or ()
-        todo = [index for index in pending(self.plan_folder, self.output) if index % world_size == rank]
+        # Only its own units: as a task each unit of a large plan would otherwise read the footers of all others.
+        todo = pending(self.plan_folder, self.output, range(rank, read_plan(self.plan_folder)["units"], world_size))
         if not todo:
             return
-        for step in self.steps:
-            step.setup()
+        set_up(self.steps)
         for index in todo:
             rows = self._make(index)
             self.stat_update("shards")
@@ -86,13 +97,38 @@ class Stage(PipelineStep):  # type: ignore[misc]
             "unit": fingerprint(unit["marks"]),
             "stage": self.name,
         }
-        return write_shard(self.output / shard_name(index), self._batches(unit), marks)
+        shard, note = self.output / shard_name(index), working_path(self.plan_folder, index)
+        try:
+            return write_shard(shard, self._batches(unit, note), marks)
+        except (ConfigError, OSError, BrokenShardError):  # these say what they are about
+            raise
+        except (Exception, pl.exceptions.PanicException) as error:
+            raise ShardError(f"{shard}: {describe(error)}{working(self.plan_folder, index)}") from error
+        finally:
+            note.unlink(missing_ok=True)
 
-    def _batches(self, unit: Mapping[str, Any]) -> Iterator[pl.DataFrame]:
+    def _batches(self, unit: Mapping[str, Any], note: Path) -> Iterator[pl.DataFrame]:
+        _write_note(note, "reading")
         for batch in self.reader.read(unit):
+            where = _documents(batch)
             for step in self.steps:
-                batch = step(batch)  # noqa: PLW2901  a pipeline: each step's output is the next one's input
-            yield batch.select(self.columns)
+                _write_note(note, f'step "{step.name}" at {where}')
+                batch = apply_step(step, batch)  # noqa: PLW2901  a pipeline: each output is the next one's input
+            self._count_errors(batch)
+            _write_note(note, f"writing {where}, or reading what follows")
+            made = batch.select(self.columns)
+            del batch  # two large documents are not in memory at once
+            yield made
+
+    def _count_errors(self, batch: pl.DataFrame) -> None:
+        """Into statistics and log, since not every shard has the column."""
+        if STEP_ERRORS not in batch.columns:
+            return
+        failed = batch.filter(pl.col(STEP_ERRORS).list.len() > 0)
+        if failed.height:
+            self.stat_update(STEP_ERRORS, value=failed.height, unit="batch")
+            for name, errors in failed.select(pl.coalesce(_name_columns(failed)), STEP_ERRORS).iter_rows():
+                logger.warning("{}: {}", name, "; ".join(errors))
 
 
 def write_plan(folder: Path, made_from: Mapping[str, Any], units: Sequence[Mapping[str, Any]]) -> str:
@@ -148,10 +184,48 @@ def unit_path(folder: Path, index: int) -> Path:
     return folder / f"{index:05d}.json"
 
 
-def pending(plan_folder: Path, output: Path) -> list[int]:
-    """Units whose shard is missing, broken or of another plan."""
+def working_path(folder: Path, index: int) -> Path:
+    """Where the maker of unit `index` notes what it is doing, for the case that it is killed."""
+    return folder / f"{index:05d}.working"
+
+
+def working(folder: Path, index: int) -> str:
+    """What the maker of unit `index` was doing, as ` (…)`; nothing if that is not known."""
+    try:
+        return f" ({working_path(folder, index).read_text(encoding='utf-8')})"
+    except FileNotFoundError:
+        return ""
+
+
+def pending(plan_folder: Path, output: Path, units: Iterable[int] | None = None) -> list[int]:
+    """Units, of these or of all, whose shard is missing, broken or of another plan."""
     plan = read_plan(plan_folder)
-    return [index for index in range(plan["units"]) if not _is_done(output / shard_name(index), plan["fingerprint"])]
+    if units is None:
+        units = range(plan["units"])
+    return [index for index in units if not _is_done(output / shard_name(index), plan["fingerprint"])]
+
+
+def check_columns(stage: Stage, todo: Sequence[int]) -> None:
+    """Shards that are done have the columns that this version of the code makes, so that all shards are alike.
+
+    Raises:
+        ConfigError: with the difference.
+    """
+    left = set(todo)
+    done = [index for index in range(read_plan(stage.plan_folder)["units"]) if index not in left]
+    if not done:
+        return
+    path = stage.output / shard_name(done[0])
+    found = column_names(path)
+    if found == stage.columns:
+        return
+    gone = [f"without {name}" for name in stage.columns if name not in found]
+    more = [f"with {name}" for name in found if name not in stage.columns]
+    different = ", ".join(gone + more) or "in another order"
+    raise ConfigError(
+        f"{path}: was made by another version of codesieve: {different}\n"
+        f"Give another --out, or delete {stage.output} to make it anew."
+    )
 
 
 def sweep(output: Path, units: int) -> None:
@@ -170,3 +244,28 @@ def _is_done(path: Path, expected: str) -> bool:
         return read_footer(path).get("fingerprint") == expected
     except BrokenShardError:
         return False
+
+
+def _write_note(path: Path, text: str) -> None:
+    with contextlib.suppress(OSError):  # a full disk must be reported of the shard, not of a note about it
+        path.write_text(text, encoding="utf-8")
+
+
+def _documents(batch: pl.DataFrame) -> str:
+    """How many, from which to which, and the largest: that is the one to look at when memory runs out."""
+    names = _name_columns(batch)
+    if not batch.height or not names:
+        return f"{batch.height} documents"
+    column = batch.select(pl.coalesce(names).alias("name"))["name"]
+    if batch.height == 1:
+        return str(column[0])
+    largest = ""
+    if "text" in batch.columns:
+        sizes = batch["text"].str.len_bytes()
+        position = sizes.arg_max() or 0
+        largest = f", the largest {column[position]} with {sizes[position] or 0:,} bytes"
+    return f"{batch.height} documents, {column[0]} to {column[-1]}{largest}"
+
+
+def _name_columns(batch: pl.DataFrame) -> list[str]:
+    return [name for name in ("path", "id") if name in batch.columns]
