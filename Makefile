@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 OUT ?= runs/quickstart
 
-.PHONY: quickstart test lint unit bench docs clean
+.PHONY: quickstart test lint unit bench bench-corpus docs clean
 
 quickstart: $(STAMP)
 	$(BIN)/codesieve run quickstart --out $(OUT)
@@ -23,7 +23,15 @@ unit: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/annotate.py
+	$(BIN)/python benchmarks/annotate.py --gates
+	$(BIN)/python benchmarks/annotate.py --gates --megabytes 60 --workers 2
+	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/train.py
+
+# Downloads 300 MB of packages; the benchmarks of annotation take what it makes.
+bench-corpus: $(STAMP)
+	$(BIN)/python benchmarks/corpus.py
 
 docs: $(STAMP)
 	$(BIN)/python docs/make_reference.py

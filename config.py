@@ -121,7 +121,10 @@ class AnnotateConfig(Config):
     max_parse_bytes: int = Field(1_000_000, gt=0, description="gate `too_large`: longer documents are not parsed")
     unit_bytes: int = Field(16_000_000, gt=0, description="text in one unit of work, which makes one shard")
     batch_bytes: int = Field(8_000_000, gt=0, description="text in one batch")
-    rules: Name = Field("codesieve", description="rule set: configs/rules/<name>.yaml or a path")
+    rules: str = Field("codesieve", description="rule set: configs/rules/<name>.yaml or a path")
+    also_rules: tuple[str, ...] = Field(
+        (), description="more rule sets, for selections to name: reasons_<set>, reason_count_<set>"
+    )
     workers: int = Field(0, ge=0, description="processes; 0 = one per core")
 
 

@@ -23,7 +23,8 @@ from .curation.dedup.near import keep_order, near_duplicates
 from .curation.layers import layer_marks, stage_layer, table_layer
 from .curation.licences import LAYER as LICENCES
 from .curation.licences import licences, made_from
-from .curation.rules import RuleSet, RulesStep, load_rules
+from .curation.rules import RuleSet, load_rules
+from .curation.rules.layers import apply_rules, other_layer
 from .curation.schema import IDENTITY
 from .curation.select import controls, funnel, where, write_corpus
 from .curation.signals.pipeline import standard_steps
@@ -88,9 +89,21 @@ def signal_columns(config: RunConfig) -> list[str]:
     return check(standard_steps(config.annotate), [*(c.name for c in IDENTITY), STEP_ERRORS])
 
 
+def other_rules(config: RunConfig) -> list[RuleSet]:
+    """The rule sets that are applied besides the run's own."""
+    columns = signal_columns(config)
+    others = [load_rules(name, columns) for name in config.annotate.also_rules]
+    names = [load_rules(config.annotate.rules, columns).name, *(other.name for other in others)]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"annotate: also_rules: names of rule sets must differ (got {', '.join(names)})")
+    return others
+
+
 def known_columns(config: RunConfig) -> list[str]:
     """All columns that a predicate of this run may name."""
     columns = [*signal_columns(config), *sorted(ALWAYS)]
+    for layer in map(other_layer, other_rules(config)):
+        columns += [layer.reasons, layer.count]
     if config.near_duplicates:
         columns += sorted(NEAR_DUPLICATES)
     if config.decontaminate:
@@ -153,7 +166,10 @@ def curate(config: RunConfig, rules: RuleSet, folder: Path, display: Display, wo
     with display.stage("annotate", "files → signals") as progress:
         annotated = annotate(folder, config.sources, config.annotate, workers, progress)
     with display.stage("rules", f"rule set {rules.name}") as progress:
-        stage_layer(folder, "rules", [RulesStep(rules)], {"rule_set": rules.hash}, progress=progress)
+        apply_rules(folder, rules, progress, own=True)
+    for other in other_rules(config):
+        with display.stage("rules", f"rule set {other.name}") as progress:
+            apply_rules(folder, other, progress)
     with display.stage("duplicates", "by content hash"):
         table_layer(folder, "duplicates", exact_duplicates, {"version": 1})
     with display.stage("licences", "repository, file, folder"):

@@ -1,127 +1,141 @@
-"""How fast annotation is: all steps, gates off, against the bare tree-sitter parse of the same files in the same run.
+"""How fast annotation is, against the bare tree-sitter parse of the same files in the same run.
 
-    python benchmarks/annotate.py [PATH…] [--megabytes 20] [--runs 5] [--json]
+    python benchmarks/annotate.py [PATH…] [--megabytes 20] [--runs 5] [--languages python,javascript,c] [--json]
+    python benchmarks/annotate.py --gates                   with gates on: what no gate lets through is not parsed
+    python benchmarks/annotate.py --workers 2               the whole stage with 1 and with 2 workers, wall clock
+    python benchmarks/annotate.py --by-language             one ratio for each language with 1 MB or more
 
-Without a path: the standard library of the running interpreter and the packages installed beside it. Files are taken
-whole, in the order of a hash of their path, until there are enough; only languages with a grammar, none over 1 MB. One
-process, CPU time, parse and steps in turn on batches of 1 MB, so that a busy machine slows both; medians over the runs.
-The ratio is the number to compare: other machines have other megabytes per second. Rules are not in it yet.
+Measured is all that a document costs: Parquet in, all signals, the default rule set, a fastText score, zstd Parquet
+out. On which files: see `sample.py`; only languages with a grammar, none over 1 MB by default. The classifier is
+trained on the sample beforehand, on labels that mean nothing, unless `--model` names one. One process, CPU time, parse
+and pipeline in turn on batches of 4 MB, so that a busy machine slows both; medians over the runs. The ratio is the
+number to compare: other machines have other megabytes per second.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
-import sysconfig
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-import xxhash
-from codesieve.config import AnnotateConfig
-from codesieve.curation.languages import HEAD_BYTES, identify, kind_of
-from codesieve.curation.schema import IDENTITY
+from codesieve.benchmarks.sample import SampleReader, by_language, default_paths, sample, write_shards
+from codesieve.classifiers import calibration, lexing
+from codesieve.classifiers.card import CARD_FILE
+from codesieve.classifiers.lexing import tokens
+from codesieve.classifiers.model import load_scorer
+from codesieve.classifiers.step import ScoreStep
+from codesieve.classifiers.training import MODEL_FILE, labelled, train_model
+from codesieve.config import AnnotateConfig, ClassifierConfig
+from codesieve.curation.executors import run_stage
+from codesieve.curation.rules import RulesStep, load_rules
+from codesieve.curation.schema import IDENTITY, SIGNALS
+from codesieve.curation.shards import read_batches, write_shard
 from codesieve.curation.signals.grammars import grammar
 from codesieve.curation.signals.pipeline import standard_steps
+from codesieve.curation.stage import Stage, write_plan
+from codesieve.curation.steps import Step
+from codesieve.files import write_json
+from codesieve.processes import run_processes
 
-MAX_FILE_BYTES = AnnotateConfig().max_parse_bytes
-BATCH_BYTES = 1_000_000
-BARE = "bare parse"
+BARE, READ, WRITE = "bare parse", "read", "write"
+LEAST_BYTES = 1_000_000
+"""Of a language, for a ratio of its own."""
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("paths", nargs="*", type=Path)
-    parser.add_argument("--megabytes", type=float, default=20.0)
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
-    paths = arguments.paths or [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib")]
-    result = measure(list(batches(files(paths, int(arguments.megabytes * 1e6)))), arguments.runs)
-    if arguments.json:
-        print(json.dumps(result, indent=2))
-        return
-    print(f"{result['documents']} documents, {result['bytes'] / 1e6:.1f} MB, {result['runs']} runs")
-    print(f"annotation  {result['mb_per_second']:6.2f} MB/s")
-    print(f"bare parse  {result['bare_parse_mb_per_second']:6.2f} MB/s")
-    print(f"ratio       {result['ratio']:6.2f}")
-    for step, microseconds in result["microseconds_per_document"].items():
-        print(f"  {step:10} {microseconds:8.1f} µs a document")
+    arguments = _arguments()
+    languages = [one for one in arguments.languages.split(",") if one]
+    frame = sample(
+        arguments.paths or default_paths(),
+        int(arguments.megabytes * 1e6),
+        languages=languages,
+        max_file_bytes=int(arguments.max_file_megabytes * 1e6),
+    )
+    with tempfile.TemporaryDirectory(prefix="codesieve-benchmark-") as name:
+        folder = Path(name)
+        model = arguments.model or train_on(frame, folder / "model")
+        if arguments.workers:
+            result = measure_workers(frame, pipeline(model, gates=arguments.gates), arguments.workers, folder)
+        elif arguments.by_language:
+            large = [language for language, row in by_language(frame).items() if row["bytes"] >= LEAST_BYTES]
+            steps = pipeline(model, gates=arguments.gates)
+            result = {
+                language: measure(frame.filter(pl.col("language") == language), steps, arguments.runs, folder)
+                for language in large
+            }
+        else:
+            result = measure(frame, pipeline(model, gates=arguments.gates), arguments.runs, folder)
+            result |= {"gates": arguments.gates, **measure_score(frame, model)}
+    print(json.dumps(result, indent=2) if arguments.json else _table(result))
 
 
-def measure(batches: Sequence[pl.DataFrame], runs: int) -> dict[str, Any]:
-    """Medians over `runs` passes through the batches; the first pass warms up and is thrown away."""
-    steps = standard_steps(AnnotateConfig(gates=False))
+def pipeline(model: Path, *, gates: bool) -> list[Step]:
+    """All signals, the default rule set and a score: what a document goes through."""
+    config = AnnotateConfig(gates=gates)
+    rules = load_rules(config.rules, [column.name for column in (*IDENTITY, *SIGNALS)])
+    return [*standard_steps(config), RulesStep(rules), ScoreStep(model)]
+
+
+def measure(frame: pl.DataFrame, steps: Sequence[Step], runs: int, folder: Path) -> dict[str, Any]:
+    """Medians over `runs` passes, of each part of each batch on its own; the first pass warms up and is thrown away.
+
+    A virtual machine loses half of its speed for a second now and then: the median of a batch does not see that, the
+    median of whole passes does.
+    """
     for step in steps:
         step.setup()
-    passes = []
-    for _ in range(runs + 1):
-        seconds: dict[str, float] = {BARE: 0.0} | {step.name: 0.0 for step in steps}
-        for batch in batches:
-            _timed(seconds, BARE, _bare_parse(batch))
-            annotated = batch
-            for step in steps:
-                annotated = _timed(seconds, step.name, lambda step=step, batch=annotated: step(batch))
-        passes.append(seconds)
-    passes = passes[1:]
-    documents = sum(batch.height for batch in batches)
-    size = sum(int(batch["size_bytes"].sum()) for batch in batches)
-    whole = statistics.median(sum(seconds.values()) - seconds[BARE] for seconds in passes)
-    bare = statistics.median(seconds[BARE] for seconds in passes)
-    ratio = statistics.median(seconds[BARE] / (sum(seconds.values()) - seconds[BARE]) for seconds in passes)
+    [shard] = write_shards(frame, folder)
+    passes = [_pass(shard, steps, folder / "out" / "annotated.parquet") for _ in range(runs + 1)][1:]
+    parts = {
+        name: sum(statistics.median(batch[name] for batch in batches) for batches in zip(*passes, strict=True))
+        for name in passes[0][0]
+    }
+    whole = sum(parts.values()) - parts[BARE]
+    sums = [{name: sum(batch[name] for batch in batches) for name in parts} for batches in passes]
+    ratios = [one[BARE] / (sum(one.values()) - one[BARE]) for one in sums]
+    size = int(frame["size_bytes"].sum())
     return {
-        "documents": documents,
+        "documents": frame.height,
         "bytes": size,
         "runs": runs,
         "mb_per_second": size / whole / 1e6,
-        "bare_parse_mb_per_second": size / bare / 1e6,
-        "ratio": ratio,
-        "microseconds_per_document": {
-            name: statistics.median(seconds[name] for seconds in passes) / documents * 1e6 for name in passes[0]
-        },
+        "bare_parse_mb_per_second": size / parts[BARE] / 1e6,
+        "ratio": parts[BARE] / whole,
+        "ratio_range": [min(ratios), max(ratios)],
+        "microseconds_per_document": {name: seconds / frame.height * 1e6 for name, seconds in parts.items()},
+        "languages": by_language(frame),
     }
 
 
-def files(roots: Sequence[Path], most_bytes: int) -> Iterator[tuple[str, bytes]]:
-    """Name and content of files with a grammar, in the order of a hash of their name."""
-    names = {
-        f"{root.name}/{path.relative_to(root)}": path
-        for root in roots
-        for path in root.rglob("*")
-        if path.suffix and "__pycache__" not in path.parts and "site-packages" not in path.relative_to(root).parts
-    }
-    total = 0
-    for name in sorted(names, key=lambda name: xxhash.xxh3_64_intdigest(name.encode("utf-8", "surrogateescape"))):
-        path = names[name]
-        if not path.is_file() or not 0 < path.stat().st_size <= MAX_FILE_BYTES:
-            continue
-        data = path.read_bytes()
-        if b"\0" not in data and grammar(identify(name, data[:HEAD_BYTES])):
-            total += len(data)
-            yield name, data
-        if total >= most_bytes:
-            return
+def _pass(shard: Path, steps: Sequence[Step], out: Path) -> list[dict[str, float]]:
+    """CPU seconds of each part of each batch of one pass. Writing is what lies between one batch and the next."""
+    passed: list[dict[str, float]] = []
 
+    def annotated() -> Iterator[pl.DataFrame]:
+        batches = read_batches(shard)
+        while True:
+            seconds: dict[str, float] = dict.fromkeys((BARE, READ, *(step.name for step in steps), WRITE), 0.0)
+            batch = _timed(seconds, READ, lambda: next(batches, None))
+            if batch is None:
+                return
+            _timed(seconds, BARE, _bare_parse(batch))
+            for step in steps:
+                batch = _timed(seconds, step.name, lambda step=step, batch=batch: step(batch))
+            passed.append(seconds)
+            started = time.process_time()
+            yield batch
+            seconds[WRITE] += time.process_time() - started
 
-def batches(documents: Iterator[tuple[str, bytes]]) -> Iterator[pl.DataFrame]:
-    """Batches as the readers make them."""
-    schema = {column.name: column.dtype for column in IDENTITY}
-    rows: list[dict[str, Any]] = []
-    for name, data in documents:
-        text = data.decode("utf-8", "replace")
-        language = identify(name, data[:HEAD_BYTES])
-        row = {"id": xxhash.xxh3_128_hexdigest(data), "text": text, "path": name, "language": language}
-        row |= {"kind": kind_of(language), "size_bytes": len(text.encode())}
-        rows.append({column: row.get(column, "") for column in schema})
-        if sum(row["size_bytes"] for row in rows) >= BATCH_BYTES:
-            yield pl.DataFrame(rows, schema=schema)
-            rows = []
-    if rows:
-        yield pl.DataFrame(rows, schema=schema)
+    write_shard(out, annotated(), {})
+    return passed
 
 
 def _bare_parse(batch: pl.DataFrame) -> Callable[[], None]:
@@ -141,6 +155,104 @@ def _timed(seconds: dict[str, float], name: str, call: Callable[[], Any]) -> Any
     result = call()
     seconds[name] += time.process_time() - started
     return result
+
+
+def measure_score(frame: pl.DataFrame, model: Path) -> dict[str, Any]:
+    """What of the score is lexing and what is fastText, in microseconds a document."""
+    config = ClassifierConfig()
+    scorer = load_scorer(model, config.max_characters)
+    work = frame.select("text", "language").rows()
+    started = time.process_time()
+    lines = [tokens(text, language, config.max_characters) for text, language in work]
+    lexed = time.process_time()
+    for line in lines:
+        scorer.raw_of_line(line)
+    predicted = time.process_time()
+    parts = {"lexing": lexed - started, "prediction": predicted - lexed}
+    return {"score_microseconds_per_document": {name: one / frame.height * 1e6 for name, one in parts.items()}}
+
+
+def measure_workers(frame: pl.DataFrame, steps: Sequence[Step], workers: int, folder: Path) -> dict[str, Any]:
+    """Wall time of the stage with one and with `workers` processes of its own, start included."""
+    shards = write_shards(frame, folder / "in", shards=4 * workers)
+    units = [{"file": str(path), "marks": [path.name], "bytes": path.stat().st_size} for path in shards]
+    seconds = {}
+    for count in (1, workers):
+        run = folder / f"workers-{count}"
+        write_plan(run / "plan" / "annotated", {}, units)
+        stage = Stage("annotated", SampleReader(), steps, run / "plan" / "annotated", run / "annotated")
+        started = time.monotonic()
+        if count == 1:  # in a process of its own as well: both start, import and load what they need
+            run_processes(run_stage, [(stage, run / "logs", 1)], ["the stage"], workers=1)
+        else:
+            run_stage(stage, run / "logs", count)
+        seconds[count] = time.monotonic() - started
+    size = int(frame["size_bytes"].sum())
+    return {
+        "documents": frame.height,
+        "bytes": size,
+        "shards": len(shards),
+        "cores": os.cpu_count(),
+        "mb_per_second": {str(count): size / one / 1e6 for count, one in seconds.items()},
+        "speedup": seconds[1] / seconds[workers],
+    }
+
+
+def train_on(frame: pl.DataFrame, folder: Path) -> Path:
+    """A classifier of the usual size, trained on labels that mean nothing; only its speed counts."""
+    config = ClassifierConfig(epoch=1)
+    rows = frame.select("id", "text", "language").head(config.max_documents).rows()
+    lines = [
+        labelled(tokens(text, language, config.max_characters), int(identity[-1], 16) % 2 == 0)
+        for identity, text, language in rows
+    ]
+    checksum = train_model(lines, config, folder)
+    line = calibration.Curve((-12.0, 12.0), (0.0, 1.0))
+    calibration.save(calibration.Calibration(line, {}), folder)
+    card = {"lexer_version": lexing.VERSION, "config": config.model_dump(mode="json")}
+    write_json(folder / CARD_FILE, card | {"model": {"sha256": checksum}})
+    assert (folder / MODEL_FILE).is_file()
+    return folder
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("paths", nargs="*", type=Path)
+    parser.add_argument("--megabytes", type=float, default=20.0)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--languages", default="", help="only these, with commas between them")
+    parser.add_argument("--max-file-megabytes", type=float, default=1.0, help="larger files are left out")
+    parser.add_argument("--gates", action="store_true", help="as `curate` has them; off, everything is parsed")
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--by-language", action="store_true")
+    parser.add_argument("--model", type=Path, help="folder of a trained classifier")
+    parser.add_argument("--json", action="store_true")
+    return parser.parse_args()
+
+
+def _table(result: dict[str, Any]) -> str:
+    if "speedup" in result:
+        lines = [f"{count} workers {one:6.2f} MB/s" for count, one in result["mb_per_second"].items()]
+        return "\n".join([*lines, f"speed-up {result['speedup']:7.2f} on {result['cores']} cores"])
+    if "ratio" not in result:
+        return "\n".join(
+            f"{language:14} {one['bytes'] / 1e6:6.1f} MB {one['mb_per_second']:6.2f} MB/s, "
+            f"bare {one['bare_parse_mb_per_second']:6.2f}, ratio {one['ratio']:.2f}"
+            for language, one in result.items()
+        )
+    low, high = result["ratio_range"]
+    lines = [
+        f"{result['documents']} documents, {result['bytes'] / 1e6:.1f} MB, {result['runs']} runs",
+        f"annotation  {result['mb_per_second']:6.2f} MB/s",
+        f"bare parse  {result['bare_parse_mb_per_second']:6.2f} MB/s",
+        f"ratio       {result['ratio']:6.2f} ({low:.2f} to {high:.2f})",
+    ]
+    steps = result["microseconds_per_document"]
+    lines += [
+        f"  {step:10} {one:8.1f} µs a document, {one / steps[BARE]:5.3f} of the parse" for step, one in steps.items()
+    ]
+    parts = result["score_microseconds_per_document"]
+    return "\n".join([*lines, *(f"  score: {part:10} {one:6.1f} µs" for part, one in parts.items())])
 
 
 if __name__ == "__main__":

@@ -72,7 +72,8 @@ _HASH_HEADER = re.compile(r"\s*+(?:#[^\n]*+(?:\n\s*+|\Z))+")
 _SLASH_HEADER = re.compile(
     r"\s*+(?:(?://[^\n]*+|/\*(?s:.*?)(?:\*/|\Z)|<!--(?s:.*?)(?:-->|\Z)|--[^\n]*+|;[^\n]*+)\s*+)+"
 )
-_HEADER_MARKER = re.compile(r"\b(?:" + "|".join(MARKERS).replace(" ", r"[\W_]*") + ")", re.IGNORECASE)
+_MARKER = r"\b(?:" + "|".join(MARKERS).replace(" ", r"[\W_]*") + ")"
+_LOWER_MARKER, _ANY_MARKER = re.compile(_MARKER), re.compile(_MARKER, re.IGNORECASE)
 _PARAGRAPH_END = re.compile(r"\n[ \t]*\n\s*|\*/\s*|-->\s*")
 
 _HEADS: dict[str, list[list[str]]] = {word: [] for word in LAST_WORDS}
@@ -87,10 +88,13 @@ def without_header(text: str, language: str) -> str:
     header = pattern.match(text, 0, HEADER_CHARACTERS)
     if header is None:
         return text
-    ends = [marker.end() for marker in _HEADER_MARKER.finditer(header.group())]
+    comment = header.group()
+    # The same in ASCII, and four times as fast as ignoring case.
+    markers = _LOWER_MARKER.finditer(comment.lower()) if comment.isascii() else _ANY_MARKER.finditer(comment)
+    ends = [marker.end() for marker in markers]
     if not ends:
         return text
-    end = _PARAGRAPH_END.search(header.group(), ends[-1])
+    end = _PARAGRAPH_END.search(comment, ends[-1])
     return text[end.end() if end else header.end() :]
 
 

@@ -2,7 +2,7 @@
 
 Only documents for which the predicate holds are scored; the others get null. Model, calibration and card are read in
 `setup`, in the worker. How a document is lexed comes from the card, so it cannot differ from training.
-Price: about 0.3 ms a document, most of it lexing.
+Price: about 0.1 ms a document, half of it fastText's prediction.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from ..config import ConfigError
@@ -60,16 +61,21 @@ class ScoreStep:
         assert self._loaded is not None, "setup() was not called"
         scorer, calibration = self._loaded
 
-        def score(text: str | None, language: str | None, wanted: bool) -> tuple[float, float] | None:
-            if not wanted or text is None:
-                return None
-            raw = scorer.raw(text, language or "")
-            return raw, calibration.probability(raw, language or "")
+        def score(text: str | None, language: str | None, wanted: bool) -> tuple[float, None] | None:
+            return (scorer.raw(text, language or ""), None) if wanted and text is not None else None
 
         wanted = predicate(self.where, batch.columns, f'step "{self.name}": where').alias(_WANTED)
-        return map_documents(
-            batch.with_columns(wanted), self.name, score, ("text", "language", _WANTED), self.provides
-        ).drop(_WANTED)
+        exact = dict.fromkeys(self.provides, pl.Float64())
+        scored = map_documents(batch.with_columns(wanted), self.name, score, ("text", "language", _WANTED), exact)
+        raw_name, probability_name = self.provides
+        raw = scored[raw_name]
+        languages = np.array(batch["language"].fill_null("").to_list(), dtype=np.str_)
+        # All at once: numpy's interpolation of one document takes half as long as its prediction.
+        probability = calibration.probabilities(raw.fill_null(0.0).to_numpy(), languages)
+        return scored.drop(_WANTED).with_columns(
+            raw.cast(pl.Float32),
+            pl.when(raw.is_not_null()).then(pl.Series(probability, dtype=pl.Float32)).alias(probability_name),
+        )
 
     def __getstate__(self) -> dict[str, object]:
         """Without the model: every worker loads its own."""

@@ -47,7 +47,7 @@ def annotate(
     plan = run / "plan" / "annotated"
     made_from = {
         "sources": [source.model_dump(mode="json", exclude={"path", "storage", "content"}) for source in sources],
-        "annotate": config.model_dump(mode="json", exclude={"rules", "workers"}),
+        "annotate": config.model_dump(mode="json", exclude={"rules", "also_rules", "workers"}),
     }
     write_plan(plan, made_from, pieces)
     skips = run / "skipped"

@@ -38,6 +38,11 @@ def scan_shards(run: Path) -> dict[str, pl.LazyFrame]:
     return {path.name: _beside(path, layers) for path in annotated}
 
 
+def scan_shard(run: Path, name: str) -> pl.LazyFrame:
+    """The documents of one shard. Its footers alone are read, so that reading all shards one by one stays linear."""
+    return _beside(run / "annotated" / name, layer_columns(run))
+
+
 def layer_columns(run: Path) -> dict[Path, list[str]]:
     """Layer folder → its columns without `id`; layers that are not complete are not there yet and left out."""
     names = {path.name for path in shard_paths(run / "annotated")}

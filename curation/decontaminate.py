@@ -28,8 +28,9 @@ import polars as pl
 
 from ..config import DecontaminateConfig, fingerprint
 from .benchmark_items import Items, read_items
-from .dedup.beside import read_beside, stage_beside, text_buffers
-from .layers import table_layer
+from .buffers import utf8
+from .layers import derived_shards, table_layer
+from .shards import shard_paths
 
 VERSION = 1
 FOLDER = "benchmark_matches"
@@ -73,7 +74,8 @@ def decontaminate(
     items = read_items(config.against, config.columns, config.ngram)
     index = build_index(items, config.ngram)
     content = fingerprint([[p.text, p.items] for p in items.passages], config.ngram, VERSION)
-    mark = stage_beside(run, FOLDER, MatchStep(index), {"items": content}, workers, progress)
+    made_from: dict[str, object] = {"items": content}
+    mark = derived_shards(run, FOLDER, [MatchStep(index)], made_from, run / FOLDER, workers=workers, progress=progress)
     made_from = {"matches": mark, "threshold": config.threshold, "generic_documents": config.generic_documents}
     table_layer(run, "contamination", lambda frame: _layer(frame, run, index, config), made_from)
     return items
@@ -121,7 +123,7 @@ class MatchStep:
         """`batch` with the column."""
         from .dedup.matches import find_ngrams
 
-        data, offsets = text_buffers(batch["text"])
+        data, offsets = utf8(batch["text"])
         documents, found = find_ngrams(data, offsets, self.lengths, self.hashes, self.bits)
         matches = (
             pl.DataFrame({"row": documents.astype(np.uint32), "ngrams": found.astype(np.uint32)})
@@ -194,7 +196,7 @@ def _template(items: Items, grams: Sequence[npt.NDArray[np.uint64]]) -> npt.NDAr
 
 def _layer(frame: pl.LazyFrame, run: Path, index: Index, config: DecontaminateConfig) -> pl.DataFrame:
     table = frame.select("id", is_copy=pl.col("duplicate_of").is_not_null()).with_row_index("row").collect()
-    parts = pl.concat(list(read_beside(run, FOLDER, ("id", "ngrams"))))
+    parts = pl.read_parquet(shard_paths(run / FOLDER), columns=["id", "ngrams"])
     if not parts["id"].equals(table["id"]):
         raise ValueError(f"{run / FOLDER}: ids do not match the annotated shards; delete the folder and run again")
     matches = parts.select(pl.col("ngrams").alias("ngram")).with_row_index("row").drop_nulls("ngram").explode("ngram")

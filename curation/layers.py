@@ -16,7 +16,7 @@ import polars as pl
 
 from ..config import ConfigError, fingerprint
 from ..files import remove_temporary
-from .corpus import scan, scan_shards, write_layer
+from .corpus import scan, scan_shard, write_layer
 from .executors import run_stage
 from .shards import footer, shard_paths
 from .stage import Stage, plan_fingerprint, write_plan
@@ -32,7 +32,7 @@ class ShardReader:
 
     def read(self, unit: Mapping[str, Any]) -> Iterator[pl.DataFrame]:
         """One batch: units of annotation are small enough."""
-        yield scan_shards(self.run)[unit["shard"]].select(self.columns).collect()
+        yield scan_shard(self.run, unit["shard"]).select(self.columns).collect()
 
 
 def stage_layer(
@@ -41,28 +41,54 @@ def stage_layer(
     steps: Sequence[Step],
     made_from: Mapping[str, Any],
     *,
+    facts: Mapping[str, str] | None = None,
     workers: int = 1,
     progress: Callable[[float], None] | None = None,
-) -> None:
-    """Layer `name` with the columns that `steps` provide.
+) -> str:
+    """Layer `name` with the columns that `steps` provide; as `derived_shards`."""
+    output = run / "layers" / name
+    return derived_shards(run, name, steps, made_from, output, facts=facts, workers=workers, progress=progress)
 
-    `made_from` is what the layer depends on besides the annotated shards; another value makes it anew.
+
+def derived_shards(
+    run: Path,
+    name: str,
+    steps: Sequence[Step],
+    made_from: Mapping[str, Any],
+    output: Path,
+    *,
+    facts: Mapping[str, str] | None = None,
+    workers: int = 1,
+    progress: Callable[[float], None] | None = None,
+) -> str:
+    """Shards in `output`, one for each annotated one, with `id` and what `steps` provide; returns their fingerprint.
+
+    Args:
+        run: the run directory.
+        name: of the stage.
+        steps: they may require annotated columns, those of layers, and what a step before them provides.
+        made_from: what the shards depend on besides the annotated ones; another value makes them anew.
+        output: a layer's folder, or another where the columns are for later stages only.
+        facts: more for the footers.
+        workers: processes; 0 means one a core.
+        progress: called with the finished fraction.
     """
-    annotated = plan_fingerprint(run / "plan" / "annotated")
     shards = shard_paths(run / "annotated")
     units = [{"shard": path.name, "marks": [path.name], "bytes": path.stat().st_size} for path in shards]
     plan = run / "plan" / name
-    output = run / "layers" / name
+    whole = {"annotated": plan_fingerprint(run / "plan" / "annotated"), **made_from}
     try:
-        write_plan(plan, {"annotated": annotated, **made_from}, units)
-    except ConfigError:  # a layer is derived: what it was made from changed, so it goes
+        mark = write_plan(plan, whole, units)
+    except ConfigError:  # derived shards: what they were made from changed, so they go
         shutil.rmtree(plan)
         shutil.rmtree(output, ignore_errors=True)
-        write_plan(plan, {"annotated": annotated, **made_from}, units)
+        mark = write_plan(plan, whole, units)
     provided = [column for step in steps for column in step.provides]
     needed = dict.fromkeys(["id", *(c for step in steps for c in step.requires if c not in provided)])
-    stage = Stage(name, ShardReader(run, list(needed)), steps, plan, output, columns=["id", *provided])
+    reader = ShardReader(run, list(needed))
+    stage = Stage(name, reader, steps, plan, output, columns=["id", *provided], facts=facts)
     run_stage(stage, run / "logs" / name, workers, progress)
+    return mark
 
 
 def table_layer(

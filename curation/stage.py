@@ -52,6 +52,7 @@ class Stage(PipelineStep):  # type: ignore[misc]
         plan_folder: what `write_plan` wrote.
         output: folder of the shards.
         columns: the columns to write; default all.
+        facts: more for the footers of the shards.
     """
 
     type = "STAGE"
@@ -64,6 +65,7 @@ class Stage(PipelineStep):  # type: ignore[misc]
         plan_folder: Path,
         output: Path,
         columns: Sequence[str] | None = None,
+        facts: Mapping[str, str] | None = None,
     ):
         super().__init__()
         self.name = name
@@ -71,6 +73,7 @@ class Stage(PipelineStep):  # type: ignore[misc]
         self.steps = list(steps)
         self.plan_folder = plan_folder
         self.output = output
+        self.facts = dict(facts or {})
         known = check(self.steps, reader.columns)
         self.columns = list(columns) if columns is not None else known
         for column in self.columns:
@@ -93,6 +96,7 @@ class Stage(PipelineStep):  # type: ignore[misc]
     def _make(self, index: int) -> int:
         unit = read_json(unit_path(self.plan_folder, index))
         marks = {
+            **self.facts,
             "fingerprint": plan_fingerprint(self.plan_folder),
             "unit": fingerprint(unit["marks"]),
             "stage": self.name,

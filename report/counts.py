@@ -22,6 +22,8 @@ from ..curation.split import HELDOUT
 
 NOT_SAMPLED = "not_sampled"
 OVERLAP_RULES = 8
+NEAR_DUPLICATES = {"near_duplicate_of", "near_duplicate_count", "near_duplicate_similarity"}
+CONTAMINATION = {"contaminated_by", "contamination_overlap"}
 
 Part = Literal["in", "skipped", "annotated", "rejected", "selected"]
 
@@ -126,9 +128,14 @@ def _causes(chosen: SelectionConfig, columns: Sequence[str]) -> list[tuple[str, 
         ]
     if used & {"duplicate_of", "duplicate_count"}:
         causes.append(("copies", pl.col("duplicate_of").is_not_null()))
+    if used & NEAR_DUPLICATES:
+        causes.append(("near copies", pl.col("near_duplicate_of").is_not_null()))
+    if used & CONTAMINATION:
+        causes.append(("benchmark items", pl.col("contaminated_by").list.len() > 0))
     if used & {"verified", "verification"}:
         causes.append(("failed verification", ~pl.col("verified").fill_null(True)))
     scored = used & {"quality_raw", "quality_probability", "quality_percentile"}
     explained = {"reason_count", "reasons", "duplicate_of", "duplicate_count", "verified", "verification", "kind"}
+    explained |= NEAR_DUPLICATES | CONTAMINATION
     rest = "low quality score" if scored and used <= scored | explained else "other conditions"
     return [*causes, (rest, pl.lit(True))]

@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit, types
+from numba import types
 
+from ..compiled import compiled
 from .sketch import VALUES
 from .tokens import ODD, OFFSETS, mix
 
 _BLOCK = 64
 
 
-@njit(types.int64(types.uint16[:, ::1], types.int64, types.int64, types.int64), cache=True, nogil=True)
+@compiled(types.int64(types.uint16[:, ::1], types.int64, types.int64, types.int64))
 def equal_values(signatures: npt.NDArray[np.uint16], one: int, other: int, least: int) -> int:
     """How many values of two signatures agree; less than `least` is not counted to its end."""
     equal = 0
@@ -31,7 +32,7 @@ def equal_values(signatures: npt.NDArray[np.uint16], one: int, other: int, least
     return equal
 
 
-@njit(
+@compiled(
     types.void(
         types.uint16[:, ::1],
         types.uint32[::1],
@@ -41,9 +42,7 @@ def equal_values(signatures: npt.NDArray[np.uint16], one: int, other: int, least
         types.int64,
         types.int64[::1],
         types.int64[::1],
-    ),
-    cache=True,
-    nogil=True,
+    )
 )
 def find_leaders(
     signatures: npt.NDArray[np.uint16],

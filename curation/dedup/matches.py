@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit, types
+from numba import types
 
+from ..compiled import compiled
 from .tokens import BYTES, HASHES, OFFSETS, ngram_hashes, token_hashes
 
 _BITS_A_HASH = 32
@@ -43,11 +44,7 @@ def bit_table(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint8]:
     return table
 
 
-@njit(
-    types.int64[:, ::1](BYTES, OFFSETS, types.int64[::1], HASHES, types.uint8[::1]),
-    cache=True,
-    nogil=True,
-)
+@compiled(types.int64[:, ::1](BYTES, OFFSETS, types.int64[::1], HASHES, types.uint8[::1]))
 def find_ngrams(
     data: npt.NDArray[np.uint8],
     offsets: npt.NDArray[np.int64],

@@ -22,9 +22,8 @@ import polars as pl
 
 from ...config import ConfigError, NearDuplicatesConfig
 from ..corpus import layer_columns, predicate, scan
-from ..layers import table_layer
+from ..layers import derived_shards, table_layer
 from ..shards import footer, shard_paths
-from .beside import read_beside, stage_beside
 from .signatures import MIN_TOKENS, NGRAM, SignatureStep
 
 KEEP = (
@@ -61,7 +60,7 @@ def near_duplicates(
     """
     keep = keep_order(config, scan(run).collect_schema().names())
     settings = {"version": VERSION, "ngram": NGRAM, "min_tokens": MIN_TOKENS}
-    mark = stage_beside(run, FOLDER, SignatureStep(), settings, workers, progress)
+    mark = derived_shards(run, FOLDER, [SignatureStep()], settings, run / FOLDER, workers=workers, progress=progress)
     made_from = {**config.model_dump(mode="json"), "signatures": mark, "layers": _marks(run, keep), "version": VERSION}
     table_layer(run, "near_duplicates", lambda frame: _layer(frame, run, config, keep), made_from)
 
@@ -161,7 +160,8 @@ def _read_signatures(run: Path, ids: pl.Series) -> tuple[npt.NDArray[np.uint16],
     signatures = np.zeros((len(ids), VALUES), np.uint16)
     present = np.zeros(len(ids), np.bool_)
     start = 0
-    for part in read_beside(run, FOLDER, ("id", "signature")):
+    for path in shard_paths(run / FOLDER):
+        part = pl.read_parquet(path, columns=["id", "signature"])
         end = start + part.height
         if not part["id"].equals(ids[start:end]):
             raise ValueError(f"{run / FOLDER}: ids do not match the annotated shards; delete the folder and run again")

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from .beside import text_buffers
+from ..buffers import utf8
 
 NGRAM = 5
 """Tokens in a shingle, as in StarCoder (arXiv:2305.06161), The Stack v2, SantaCoder and OpenCoder."""
@@ -39,7 +39,7 @@ class SignatureStep:
 
         from .sketch import VALUES, signatures
 
-        data, offsets = text_buffers(batch["text"])
+        data, offsets = utf8(batch["text"])
         values = np.zeros((batch.height, VALUES), np.uint16)
         tokens = np.zeros(batch.height, np.int64)
         signatures(data, offsets, NGRAM, MIN_TOKENS, values, tokens)

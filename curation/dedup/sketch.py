@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit, types
+from numba import types
 
+from ..compiled import compiled
 from .tokens import BYTES, HASHES, ODD, OFFSETS, mix, ngram_hashes, token_hashes
 
 VALUES = 256
@@ -24,7 +25,7 @@ _LOWEST = np.uint64(0xFFFF)
 _NOTHING = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
-@njit(types.void(HASHES, types.int64, HASHES), cache=True, nogil=True)
+@compiled(types.void(HASHES, types.int64, HASHES))
 def sketch(ngrams: npt.NDArray[np.uint64], count: int, bins: npt.NDArray[np.uint64]) -> None:
     """The `VALUES` minima of the first `count` (at least one) hashes into `bins`."""
     bins[:] = _NOTHING
@@ -43,11 +44,7 @@ def sketch(ngrams: npt.NDArray[np.uint64], count: int, bins: npt.NDArray[np.uint
                 bins[which] = key
 
 
-@njit(
-    types.void(BYTES, OFFSETS, types.int64, types.int64, types.uint16[:, ::1], types.int64[::1]),
-    cache=True,
-    nogil=True,
-)
+@compiled(types.void(BYTES, OFFSETS, types.int64, types.int64, types.uint16[:, ::1], types.int64[::1]))
 def signatures(
     data: npt.NDArray[np.uint8],
     offsets: npt.NDArray[np.int64],

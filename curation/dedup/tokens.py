@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit, types
+from numba import types
+
+from ..compiled import compiled
 
 BYTES = types.Array(types.uint8, 1, "C", readonly=True)
 OFFSETS = types.Array(types.int64, 1, "C", readonly=True)
@@ -37,7 +39,7 @@ ODD = np.uint64(0x9E3779B97F4A7C15)
 """2^64 divided by the golden ratio: base of the polynomial over tokens, and step between seeds."""
 
 
-@njit(types.uint64(types.uint64), cache=True, nogil=True)
+@compiled(types.uint64(types.uint64))
 def mix(value: np.uint64) -> np.uint64:
     """A permutation of 64 bits, every bit of the result depending on every one given: the finaliser of splitmix64."""
     value ^= value >> np.uint64(30)
@@ -47,7 +49,7 @@ def mix(value: np.uint64) -> np.uint64:
     return value ^ (value >> np.uint64(31))
 
 
-@njit(types.int64(BYTES, types.int64, types.int64, HASHES), cache=True, nogil=True)
+@compiled(types.int64(BYTES, types.int64, types.int64, HASHES))
 def token_hashes(data: npt.NDArray[np.uint8], start: int, end: int, out: npt.NDArray[np.uint64]) -> int:
     """Hashes of the tokens of `data[start:end]` into `out` (at least as long as the bytes); returns their number."""
     count = 0
@@ -69,7 +71,7 @@ def token_hashes(data: npt.NDArray[np.uint8], start: int, end: int, out: npt.NDA
     return count
 
 
-@njit(types.int64(HASHES, types.int64, types.int64, HASHES), cache=True, nogil=True)
+@compiled(types.int64(HASHES, types.int64, types.int64, HASHES))
 def ngram_hashes(tokens: npt.NDArray[np.uint64], count: int, length: int, out: npt.NDArray[np.uint64]) -> int:
     """Hashes of all runs of `length` tokens among the first `count`, in their order; returns their number.
 

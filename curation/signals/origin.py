@@ -22,11 +22,11 @@ import polars as pl
 from pydantic import Field, field_validator
 
 from ...config import CONFIGS, Config, ConfigError, nearest, parse, read_yaml
+from ..buffers import utf8
 from ..languages import UNKNOWN, kind_of, languages
 from ..steps import STEP_ERRORS, map_documents
 from .encoded import load, measure_batch
 from .signal import Signal, dtypes
-from .text import utf8
 
 CONTENT_TYPES = (
     "generated",

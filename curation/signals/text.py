@@ -18,6 +18,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
+from ..buffers import utf8
 from .signal import Signal, dtypes
 
 COMPRESSED_BYTES = 65_536
@@ -211,16 +212,6 @@ def measure_texts(texts: pl.Series) -> dict[str, pl.Series]:
 def measure_text(data: bytes) -> tuple[float | int | None, ...]:
     """The values of `TEXT_SIGNALS` but `uniform` for one document in UTF-8, in that order."""
     return tuple(column[0] for column in measure_texts(pl.Series([data.decode("utf-8")])).values())
-
-
-def utf8(texts: pl.Series) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """The bytes of all texts in a row, and where each begins and the last one ends; null is empty."""
-    array = texts.to_arrow(compat_level=pl.CompatLevel.oldest())
-    _, offsets, data = array.buffers()
-    if not len(array) or data is None:
-        return np.empty(0, np.uint8), np.zeros(len(array) + 1, np.int64)
-    ends = np.frombuffer(offsets, np.int64, len(array) + 1, array.offset * 8)
-    return np.frombuffer(data, np.uint8), ends
 
 
 def _compression(

@@ -91,13 +91,31 @@ def test_a_long_document_shows_beginning_middle_and_end() -> None:
     assert {"alpha", "middle", "omega"} <= set(lex(text, max_characters=900))
 
 
-def test_forgetting_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = "".join(f"def name{n}(x{n}): return {n}\n" for n in range(200))
-    before = tokens(text, "python", 10_000)
-    monkeypatch.setattr(lexing, "_MEMO_ENTRIES", 3)
-    lexing._memo.clear()
-    assert tokens(text, "python", 10_000) == before
-    assert len(lexing._memo) <= 3
+VISIBLE = """' " \\ _ A AB ABC b bc 0 0x 12 = == -> => </ /> /* */ -= **** #### . ... ( { @ don't é É Σ ß copyright Edit gen
+HTTPServer"""
+INVISIBLE = ["\n", "\r", "\t", " ", "\x1c", "\x01", "\u00a0", "\u2028"]
+PIECES = st.sampled_from([*VISIBLE.split(), *INVISIBLE, "\u0130", "\u212a", "漢字" * 12, "x" * 41])
+
+
+@given(
+    st.one_of(st.text(max_size=200), st.lists(PIECES, max_size=40).map("".join)), st.sampled_from(["python", "rust"])
+)
+@example("\"a\\\\\" 'b\\' x", "python")
+@example("\n\t \r\n \t\r  x", "python")
+def test_the_compiled_lexer_gives_what_the_expressions_give(text: str, language: str) -> None:
+    compiled = lexing._compiled(text, language)
+    if compiled is None:  # white space beyond ASCII and the like
+        assert not text.isascii()
+    else:
+        assert compiled == lexing.by_expressions(text, language)
+
+
+def test_the_compiled_lexer_gives_what_the_expressions_give_for_real_modules() -> None:
+    for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
+        text = path.read_text(encoding="utf-8", errors="replace")[:20_000]
+        for language in ("python", "rust"):
+            compiled = lexing._compiled(text, language)
+            assert compiled is None or compiled == lexing.by_expressions(text, language), path
 
 
 def test_real_modules_lex_to_one_line_each() -> None:

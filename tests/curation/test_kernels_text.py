@@ -85,7 +85,7 @@ def test_a_document_of_many_short_words_is_measured_to_its_limit() -> None:
 
 
 PROGRAM = """
-from codesieve.curation.signals.kernels import compiled
+from codesieve.curation.compiled import compiled
 import numba
 @compiled(numba.int64(numba.int64))
 def twice(number):

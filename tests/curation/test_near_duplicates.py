@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 import pytest
 from codesieve.config import ConfigError, NearDuplicatesConfig
+from codesieve.curation.buffers import utf8
 from codesieve.curation.corpus import scan
-from codesieve.curation.dedup.beside import text_buffers
 from codesieve.curation.dedup.exact import exact_duplicates
 from codesieve.curation.dedup.near import bands_for, cluster, keep_order, near_duplicates, recall
 from codesieve.curation.dedup.signatures import MIN_TOKENS, NGRAM, SignatureStep
@@ -137,7 +137,7 @@ def test_operators_count_and_layout_does_not() -> None:
 
 def test_slices_and_nulls_of_a_batch_keep_their_place() -> None:
     series = pl.Series(["first", "second é", None, "fourth"])[1:]
-    data, starts = text_buffers(series)
+    data, starts = utf8(series)
     pieces = [bytes(data[a:b]).decode() for a, b in pairwise(starts)]
     assert pieces == ["second é", "", "fourth"]
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from . import compiled
+from ...compiled import compiled
 from .hashing import FNV_PRIME, FNV_SEED, hashes
 
 NUMBERS = ("placeholder_count", "commented_out_bytes", "long_string_lines", "long_word_bytes")

@@ -15,7 +15,7 @@ from typing import Any
 import numba as nb
 import numpy as np
 
-from . import compiled
+from ...compiled import compiled
 
 COUNTS = ("longest_encoded_run", "encoded_bytes", "hexadecimal_literal_count", "float_literal_count")
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from . import compiled
+from ...compiled import compiled
 
 GROUPS = ("comments", "strings", "docstrings", "functions", "classes", "branches", "imports", "visible_text")
 """The order of the groups; `bounds[g]:bounds[g + 1]` are the ranges of group g."""

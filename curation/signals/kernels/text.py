@@ -17,7 +17,7 @@ from typing import Any
 import numba as nb
 import numpy as np
 
-from . import compiled
+from ...compiled import compiled
 
 COUNTS = (
     "character_count", "line_count", "max_line_length", "word_count", "longest_token_length", "control_character_count",
