@@ -10,6 +10,7 @@ Price where nothing fails: comparing names, types and ids, about 0.1 ms a batch 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import polars as pl
@@ -28,10 +29,14 @@ class StepError(RuntimeError):
 def set_up(steps: Sequence[Step]) -> None:
     """`setup` of each, in the worker.
 
+    Each worker begins with another step: at the first use after an installation steps compile their loops for half a
+    minute, and what one worker has compiled the others find on disk.
+
     Raises:
         StepError: naming the step that cannot start, unless the error says it itself (ConfigError, OSError).
     """
-    for step in steps:
+    first = os.getpid() % len(steps) if steps else 0
+    for step in (*steps[first:], *steps[:first]):
         try:
             step.setup()
         except (ConfigError, OSError):

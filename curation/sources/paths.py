@@ -15,6 +15,8 @@ from .git import commit_of, repository_at
 from .remote import is_url
 from .tables import SUFFIXES, is_table
 
+BESIDE_TABLES = frozenset({"README.md", "LICENSE", "manifest.json", "dataset_infos.json"})
+
 
 @dataclass(frozen=True)
 class Guess:
@@ -45,8 +47,14 @@ def guess(path: str) -> Guess:
     if local.expanduser().is_dir():
         if repository_at(local.expanduser()) is not None:
             return _repository(local, "HEAD")
-        return Guess({"type": "directory", "path": path}, local.resolve().name)
+        return Guess({"type": "table" if _holds_tables(local) else "directory", "path": path}, local.resolve().name)
     return Guess({"type": _by_name(local.name), "path": path}, _stem(local.resolve().name))
+
+
+def _holds_tables(folder: Path) -> bool:
+    """Whether there are tables in a folder and nothing else but what lies beside a data set."""
+    names = {entry.name for entry in folder.expanduser().iterdir() if not entry.name.startswith(".")} - BESIDE_TABLES
+    return bool(names) and all(is_table(name) for name in names)
 
 
 def _by_name(name: str) -> str:

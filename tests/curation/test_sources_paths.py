@@ -65,6 +65,14 @@ def test_the_name_of_a_file_or_url_says_what_it_is(tmp_path: Path, name: str, ki
     assert guess(f"s3://bucket/x/{name}").fields == {"type": kind, "path": f"s3://bucket/x/{name}"}
 
 
+def test_a_folder_of_tables_is_read_row_by_row_and_any_other_file_by_file(tmp_path: Path) -> None:
+    for name in ("part-00000.parquet", "part-00001.parquet", "README.md", ".gitattributes"):
+        (tmp_path / name).touch()
+    assert guess(str(tmp_path)).fields["type"] == "table"
+    (tmp_path / "notes.txt").touch()
+    assert guess(str(tmp_path)).fields["type"] == "directory"
+
+
 def test_a_repository_is_read_at_a_commit_and_the_user_is_told(tmp_path: Path) -> None:
     head = commit(tmp_path / "project", {"a.py": "x = 1\n"})
     found = guess(str(tmp_path / "project"))
