@@ -13,10 +13,12 @@ from .executors import run_stage
 from .shards import shard_paths
 from .signals.pipeline import standard_steps
 from .sources.files import FilesReader, write_skips
-from .sources.listing import units
+from .sources.listing import Entry, units
 from .sources.sources import list_sources
 from .stage import Stage, pending, write_plan
 from .steps import STEP_ERRORS
+
+TABLE_FORMS = frozenset({"parquet", "jsonl"})
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,17 @@ def annotate(
     was_done = not pending(plan, stage.output)
     run_stage(stage, run / "logs" / "annotated", workers, progress)
     return Annotated(
-        files_in=len(listing.entries) + len(listing.skips),
+        files_in=_files(listing.entries) + len(listing.skips),
         bytes_in=sum(entry.size_bytes for entry in listing.entries),
         skipped=skipped_by_reason(run),
         was_done=was_done,
     )
+
+
+def _files(entries: Sequence[Entry]) -> int:
+    """A table is one file, however many pieces it is read in; a member of an archive is one as well."""
+    tables = {entry.file for entry in entries if entry.form in TABLE_FORMS}
+    return len(tables) + sum(1 for entry in entries if entry.form not in TABLE_FORMS)
 
 
 def skipped_by_reason(run: Path) -> dict[str, int]:
