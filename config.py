@@ -423,9 +423,18 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") ->
         before, after = old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(after, dict):
             lines += changes(before, after, f"{prefix}{key}.")
+        elif _are_sections(before, after):
+            pairs = zip(before, after, strict=True)
+            lines += [line for n, (a, b) in enumerate(pairs) for line in changes(a, b, f"{prefix}{key}.{n}.")]
         elif before != after:
             lines.append(f"{prefix}{key}: {json.dumps(before)} -> {json.dumps(after)}")
     return lines
+
+
+def _are_sections(before: Any, after: Any) -> bool:
+    """Whether both are lists of as many sections, so that one can be held against the other."""
+    both = isinstance(before, list) and isinstance(after, list) and len(before) == len(after)
+    return both and all(isinstance(entry, dict) for entry in (*before, *after))
 
 
 def _next_part(node: Any, parts: list[str]) -> tuple[str, list[str]]:

@@ -149,7 +149,8 @@ def open_run(folder: Path, config: RunConfig, rules: RuleSet | None = None) -> N
         old = yaml.safe_load(path.read_text(encoding="utf-8"))["config"]
         fixed = ("name", "sources")
         different = changes({key: old.get(key) for key in fixed}, {key: new[key] for key in fixed})
-        if different:
+        is_begun = (folder / "plan" / "annotated" / "plan.json").exists()
+        if different and is_begun:  # a mistyped path must not stand in the way of the right one
             raise ConfigError(
                 f"{folder}: was made with another configuration:\n  " + "\n  ".join(different) + "\nGive another --out."
             )

@@ -155,6 +155,15 @@ def test_other_input_in_the_same_folder_refuses(tree: Path, curated: Path) -> No
     assert "files were added, removed" in result.stderr
 
 
+def test_a_mistyped_path_does_not_stand_in_the_way_of_the_right_one(tmp_path: Path) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "a.py").write_text("def a():\n    return 1\n")
+    wrong = codesieve("curate", str(tmp_path / "cod"), "--out", str(tmp_path / "run"))
+    assert (wrong.returncode, "no such file or folder" in wrong.stderr) == (2, True)
+    right = codesieve("curate", str(tmp_path / "code"), "--out", str(tmp_path / "run"))
+    assert right.returncode == 0, right.stderr
+
+
 def test_explain_tells_the_numbers_that_fired_a_rule(curated: Path) -> None:
     result = codesieve("explain", str(curated), "line.js")
     assert result.returncode == 0, result.stderr

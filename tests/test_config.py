@@ -77,3 +77,6 @@ def test_fingerprints_depend_on_values_not_on_key_order() -> None:
 
 def test_changes_are_listed_by_key() -> None:
     assert changes({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2}) == ["a.b: 1 -> 3"]
+    assert changes({"a": [{"b": 1, "c": 2}]}, {"a": [{"b": 1, "c": 3}]}) == ["a.0.c: 2 -> 3"]
+    assert changes({"a": [{"b": 1}]}, {"a": []}) == ['a: [{"b": 1}] -> []']
+    assert changes({"a": [1, 2]}, {"a": [1, 3]}) == ["a: [1, 2] -> [1, 3]"]
