@@ -119,6 +119,9 @@ class AnnotateConfig(Config):
 
     gates: bool = Field(True, description="skip the parse of documents that a cheap gate already speaks against")
     max_parse_bytes: int = Field(1_000_000, gt=0, description="gate `too_large`: longer documents are not parsed")
+    unparsed_languages: tuple[str, ...] = Field(
+        (), description="leave these without syntax signals: for a grammar that crashes on some document"
+    )
     unit_bytes: int = Field(16_000_000, gt=0, description="text in one unit of work, which makes one shard")
     batch_bytes: int = Field(8_000_000, gt=0, description="text in one batch")
     rules: str = Field("codesieve", description="rule set: configs/rules/<name>.yaml or a path")
@@ -423,7 +426,7 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") ->
         before, after = old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(after, dict):
             lines += changes(before, after, f"{prefix}{key}.")
-        elif _are_sections(before, after):
+        elif isinstance(before, list) and isinstance(after, list) and _are_sections(before, after):
             pairs = zip(before, after, strict=True)
             lines += [line for n, (a, b) in enumerate(pairs) for line in changes(a, b, f"{prefix}{key}.{n}.")]
         elif before != after:
@@ -431,10 +434,9 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") ->
     return lines
 
 
-def _are_sections(before: Any, after: Any) -> bool:
-    """Whether both are lists of as many sections, so that one can be held against the other."""
-    both = isinstance(before, list) and isinstance(after, list) and len(before) == len(after)
-    return both and all(isinstance(entry, dict) for entry in (*before, *after))
+def _are_sections(before: list[Any], after: list[Any]) -> bool:
+    """Whether both hold as many sections, so that one can be held against the other."""
+    return len(before) == len(after) and all(isinstance(entry, dict) for entry in (*before, *after))
 
 
 def _next_part(node: Any, parts: list[str]) -> tuple[str, list[str]]:

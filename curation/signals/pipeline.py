@@ -18,5 +18,5 @@ def standard_steps(config: AnnotateConfig) -> list[Step]:
         OriginSignals(),
         LicenceSignals(),
         Gate(enabled=config.gates, max_parse_bytes=config.max_parse_bytes),
-        SyntaxSignals(),
+        SyntaxSignals(unparsed=config.unparsed_languages),
     ]

@@ -23,6 +23,8 @@ import polars as pl
 from numpy.typing import NDArray
 from tree_sitter import Node
 
+from ...config import ConfigError, nearest
+from ..languages import languages
 from ..steps import map_documents
 from .grammars import DOCSTRINGS, Grammar, grammar, syntax_file
 from .parsing import find_errors, parse
@@ -188,11 +190,24 @@ SYNTAX_SIGNALS: tuple[Signal, ...] = (
 
 
 class SyntaxSignals:
-    """Step: adds `SYNTAX_SIGNALS`."""
+    """Step: adds `SYNTAX_SIGNALS`.
+
+    Args:
+        unparsed: languages that are left without them.
+
+    Raises:
+        ConfigError: if one of them is no language.
+    """
 
     name = "syntax"
     requires: tuple[str, ...] = ("text", "path", "language", "gate")
     provides: Mapping[str, pl.DataType] = dtypes(SYNTAX_SIGNALS)
+
+    def __init__(self, unparsed: Sequence[str] = ()):
+        for language in unparsed:
+            if language not in languages():
+                raise ConfigError(f'unparsed_languages: unknown language "{language}"{nearest(language, languages())}')
+        self.unparsed = frozenset(unparsed)
 
     def setup(self) -> None:
         """Load the table and the kernels; grammars load when the first document needs them."""
@@ -203,8 +218,13 @@ class SyntaxSignals:
     def __call__(self, batch: pl.DataFrame) -> pl.DataFrame:
         """`batch` with the syntax columns."""
         as_bytes = batch.with_columns(pl.col("text").cast(pl.Binary))
-        measured = map_documents(as_bytes, self.name, _row, self.requires, self.provides)
+        measured = map_documents(as_bytes, self.name, self._row, self.requires, self.provides)
         return measured.with_columns(batch["text"])
+
+    def _row(self, source: bytes, path: str, language: str, gate: str | None) -> Sequence[Any] | None:
+        is_parsed = gate is None and language not in self.unparsed
+        measured = measure_syntax(source, path, language) if is_parsed else None
+        return None if measured is None else tuple(measured.get(signal.name) for signal in SYNTAX_SIGNALS)
 
 
 def measure_syntax(source: bytes, path: str, language: str) -> dict[str, Any] | None:
@@ -236,11 +256,6 @@ def measure_syntax(source: bytes, path: str, language: str) -> dict[str, Any] | 
         found = chosen.cursor.captures(root)
         measured |= _counts(chosen, found) | _texts(chosen, found, source)
     return measured
-
-
-def _row(source: bytes, path: str, language: str, gate: str | None) -> Sequence[Any] | None:
-    measured = None if gate is not None else measure_syntax(source, path, language)
-    return None if measured is None else tuple(measured.get(signal.name) for signal in SYNTAX_SIGNALS)
 
 
 def _retried_as(path: str, language: str, error_bytes: int, size_bytes: int) -> Grammar | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from codesieve.config import ConfigError
 from codesieve.curation.signals import syntax
 from codesieve.curation.signals.grammars import grammar, syntax_file
 from codesieve.curation.signals.parsing import find_errors, parse
@@ -75,6 +76,16 @@ def test_a_stopped_parse_costs_only_its_document(monkeypatch: pytest.MonkeyPatch
     assert [len(errors) for errors in result["step_errors"]] == [0, 1, 0]
     assert result["step_errors"][1][0].startswith("syntax: TimeoutError: parse stopped")
     assert result["text"].to_list() == texts
+
+
+def test_a_language_can_be_left_unparsed() -> None:
+    batch = pl.DataFrame(
+        {"text": ["class A {}\n", "x = 1\n"], "path": ["A.java", "a.py"], "language": ["java", "python"]}
+    )
+    result = SyntaxSignals(unparsed=["java"])(batch.with_columns(gate=pl.lit(None, dtype=pl.String)))
+    assert result["parsed_as"].to_list() == [None, "python"]
+    with pytest.raises(ConfigError, match=r'unknown language "jav" .did you mean "java"'):
+        SyntaxSignals(unparsed=["jav"])
 
 
 def test_the_callback_gives_the_same_tree_as_the_plain_parse() -> None:
