@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from . import __version__
-from .config import ClassifierConfig, ConfigError, DecontaminateConfig, RunConfig, SelectionConfig, changes, fingerprint
+from .config import ClassifierConfig, ConfigError, DecontaminateConfig, RunConfig, SelectionConfig, fingerprint
 from .curation.annotate import Annotated, annotate
 from .curation.benchmark_items import item_files
 from .curation.corpus import predicate, scan
@@ -33,6 +33,7 @@ from .curation.stage import plan_fingerprint
 from .curation.steps import STEP_ERRORS, check
 from .curation.summary import summarise
 from .curation.synthetic import VerifyStep
+from .differences import changes
 from .display import Display
 from .experiment import decide, plan_decision, train_and_evaluate
 from .files import mark_of, read_json, remove_temporary, write_atomic, write_json, write_mark

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from codesieve.config import CONFIGS, TABLES, ConfigError, RunConfig, changes, fingerprint, load_run, override, parse
+from codesieve.config import CONFIGS, TABLES, ConfigError, RunConfig, fingerprint, load_run, override, parse
+from codesieve.differences import changes
 
 MINIMAL = {"name": "x", "sources": [{"name": "here", "type": "directory", "path": "."}]}
 
