@@ -44,3 +44,4 @@ $(STAMP): pyproject.toml constraints.txt
 
 clean:
 	rm -rf $(VENV) .cache runs build *.egg-info
+	find . -name '*.nbi' -delete -o -name '*.nbc' -delete  # compiled loops
