@@ -18,17 +18,8 @@ from pydantic import BaseModel
 from typer.core import TyperGroup
 
 from . import __version__
-from .config import (
-    ConfigError,
-    DecideJobConfig,
-    RunConfig,
-    TrainJobConfig,
-    load_run,
-    override,
-    parse,
-    read_yaml,
-    resolve,
-)
+from .config import DecideJobConfig, RunConfig, TrainJobConfig, load_run
+from .strict import ConfigError, override, parse, read_yaml, resolve
 from .tables import show_comparison, show_decision, show_explanation, show_fields, show_rules, show_run, show_table
 
 

@@ -10,17 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from .config import (
-    ClassifierConfig,
-    ConfigError,
-    DecideJobConfig,
-    RunConfig,
-    TrainJobConfig,
-    fingerprint,
-    override,
-    parse,
-    read_yaml,
-)
+from .config import ClassifierConfig, DecideJobConfig, RunConfig, TrainJobConfig
 from .curation.corpus import scan, select
 from .curation.explain import explain_document
 from .curation.layers import layer_marks
@@ -33,6 +23,7 @@ from .curation.stage import plan_fingerprint
 from .display import Display
 from .experiment import batches, decide, natural_weights, sample_texts, stream
 from .files import mark_of, read_json, write_mark
+from .strict import ConfigError, fingerprint, override, parse, read_yaml
 from .workflow import corpus_facts, score, signal_columns
 
 

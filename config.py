@@ -1,46 +1,23 @@
-"""Every configuration of codesieve, in one place, as strict pydantic models.
+"""Every configuration of codesieve as strict pydantic models; those of training are in `train/config.py`.
 
-A config is YAML. An unknown key is an error that names the nearest known one; values are checked when the file is
-read, before any work starts. `fingerprint` hashes what a stage depends on, so that a finished shard can tell whether
-it still answers the question that is asked. `codesieve schema` exports the JSON Schema for editors.
+Values are checked when the file is read, before any work starts. `codesieve schema` exports the JSON Schema for
+editors.
 """
 
 from __future__ import annotations
 
-import difflib
-import hashlib
-import json
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from collections.abc import Sequence
+from typing import Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-CONFIGS = Path(__file__).parent / "configs"
-
-TABLES = frozenset({"datasets", "languages", "licences", "origin", "syntax"})
-"""Files beside the recipes in `configs/` that are none."""
+from .strict import Config, Fraction, Name, override, parse, read_yaml, resolve, unknown
+from .train.config import TrainConfig
 
 KINDS = ("code", "markup", "adjacent", "synthetic", "text")
 """The five streams of Aryabumi et al. 2024, section 2.1; `text` is their natural language."""
 
 Kind = Literal["code", "markup", "adjacent", "synthetic", "text"]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="used as a file and column name")]
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-
-
-C = TypeVar("C", bound=BaseModel)
-
-
-class ConfigError(ValueError):
-    """The user's configuration or arguments are wrong; the command line exits with 2."""
-
-
-class Config(BaseModel):
-    """Base of all configs: frozen, and strict about keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
 class ColumnsConfig(Config):
@@ -209,60 +186,6 @@ class SelectionConfig(Config):
         return self
 
 
-class ModelConfig(Config):
-    """Shape of a decoder of the Llama family."""
-
-    hidden_size: int = Field(128, gt=0)
-    intermediate_size: int = Field(352, gt=0)
-    num_hidden_layers: int = Field(4, gt=0)
-    num_attention_heads: int = Field(4, gt=0)
-    num_key_value_heads: int = Field(4, gt=0)
-    rope_theta: float = 10_000.0
-    rms_norm_eps: float = 1e-5
-    tie_word_embeddings: bool = True
-    initializer_range: float = 0.02
-
-    @model_validator(mode="after")
-    def _divisible(self) -> Self:
-        if self.hidden_size % self.num_attention_heads or self.num_attention_heads % self.num_key_value_heads:
-            raise ValueError("hidden_size must divide by num_attention_heads, and those by num_key_value_heads")
-        if (self.hidden_size // self.num_attention_heads) % 2:
-            raise ValueError("the head dimension must be even (rotary embedding)")
-        return self
-
-
-class TrainConfig(Config):
-    """One training run: model, tokens, objective, schedule. All durations are in tokens."""
-
-    model: ModelConfig = Field(default_factory=ModelConfig)
-    vocab_size: int = Field(4096, ge=300)
-    sequence_length: int = Field(512, ge=8)
-    window_tokens: int = Field(512, ge=8, description="at most this much of each document, one window an epoch")
-    tokens: int = Field(400_000, gt=0, description="training tokens of one run, padding not counted")
-    step_tokens: int = Field(2048, gt=0, description="tokens in one optimiser step")
-    objective: Literal["causal"] = "causal"
-    optimizer: Literal["adamw"] = "adamw"
-    learning_rate: float = Field(4e-3, gt=0)
-    final_learning_rate_fraction: Fraction = 0.1
-    schedule: Literal["cosine", "wsd", "linear"] = "cosine"
-    warmup_fraction: Fraction = 0.05
-    decay_fraction: Fraction = Field(0.2, description="wsd only: the last part of the run, linear to the final rate")
-    weight_decay: float = Field(0.1, ge=0)
-    betas: tuple[float, float] = (0.9, 0.95)
-    clip_norm: float = Field(1.0, gt=0)
-    dtype: Literal["auto", "bfloat16", "float32"] = Field("auto", description="auto: bfloat16 where it is native")
-    threads: int = Field(1, ge=1, description="of one run; 1 is bit-reproducible and lets runs share the cores")
-    seeds: tuple[int, ...] = Field((0, 1, 2, 3), min_length=1, description="paired: every arm uses the same")
-
-    @model_validator(mode="after")
-    def _rows(self) -> Self:
-        if self.step_tokens % self.sequence_length:
-            raise ValueError("step_tokens must be a multiple of sequence_length")
-        if len(set(self.seeds)) != len(self.seeds):
-            raise ValueError("seeds must differ")
-        return self
-
-
 class EvalConfig(Config):
     """What trained models are measured on."""
 
@@ -316,13 +239,13 @@ class RunConfig(Config):
         _unique("selection", names)
         for selection in self.selections:
             if selection.control_of and selection.control_of not in names:
-                raise ValueError(_unknown("selection", selection.control_of, names))
+                raise ValueError(unknown("selection", selection.control_of, names))
         if self.decide:
             if not (self.train and self.eval):
                 raise ValueError("`decide` needs `train` and `eval`")
             for arm in (self.decide.baseline, self.decide.control, *self.decide.arms):
                 if arm is not None and arm not in names:
-                    raise ValueError(_unknown("selection", arm, names))
+                    raise ValueError(unknown("selection", arm, names))
         return self
 
 
@@ -349,143 +272,7 @@ def load_run(name_or_path: str, overrides: Sequence[str] = ()) -> RunConfig:
     return parse(RunConfig, override(read_yaml(path), overrides), where=str(path))
 
 
-def resolve(name_or_path: str, folder: str) -> Path:
-    """A path as it is, or `configs/<folder>/<name>.yaml`; an unknown name is an error with the nearest one."""
-    as_path = Path(name_or_path)
-    if as_path.suffix in {".yaml", ".yml"} or "/" in name_or_path:
-        if not as_path.is_file():
-            raise ConfigError(f"{name_or_path}: no such file")
-        return as_path
-    known = {path.stem: path for path in sorted((CONFIGS / folder).glob("*.yaml")) if folder or path.stem not in TABLES}
-    if name_or_path not in known:
-        raise ConfigError(_unknown(folder.rstrip("s") or "recipe", name_or_path, known))
-    return known[name_or_path]
-
-
-def read_yaml(path: Path) -> Any:
-    """The parsed file; a syntax error names file and line."""
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from error
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
-
-
-def parse(model: type[C], data: Any, where: str) -> C:
-    """Validate `data` as `model`.
-
-    Raises:
-        ConfigError: with one line a problem: where, which key, which value, and the nearest known key.
-    """
-    try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        lines = [_describe(problem, model) for problem in error.errors()]
-        raise ConfigError("\n".join(f"{where}: {line}" for line in lines)) from error
-
-
-def override(data: Any, overrides: Sequence[str]) -> Any:
-    """`data` with each `a.b.0.c=value` (value is YAML) put in; lists are addressed by index or by `name`."""
-    result = json.loads(json.dumps(data))
-    for item in overrides:
-        key, separator, value = item.partition("=")
-        if not separator or not key:
-            raise ConfigError(f"--set {item}: expected key=value")
-        node = result
-        last, rest = _next_part(node, key.split("."))
-        while rest:
-            node = _child(node, last, item)
-            last, rest = _next_part(node, rest)
-        if isinstance(node, list):
-            node[_position(node, last, item)] = yaml.safe_load(value)
-        elif isinstance(node, dict):
-            node[last] = yaml.safe_load(value)
-        else:
-            raise ConfigError(f"--set {item}: {key.rpartition('.')[0]} is a value, not a section")
-    return result
-
-
-def fingerprint(*parts: Any) -> str:
-    """128-bit hex hash of configs and plain values, independent of key order."""
-    plain = [part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts]
-    text = json.dumps(plain, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """` (did you mean "x"?)` or nothing."""
-    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f' (did you mean "{matches[0]}"?)' if matches else ""
-
-
-def _next_part(node: Any, parts: list[str]) -> tuple[str, list[str]]:
-    """The part of a key that is meant for `node`, and the rest; a name in a list may hold dots."""
-    if isinstance(node, list):
-        names = {str(entry.get("name")) for entry in node if isinstance(entry, dict)}
-        for length in range(len(parts), 1, -1):
-            if ".".join(parts[:length]) in names:
-                return ".".join(parts[:length]), parts[length:]
-    return parts[0], parts[1:]
-
-
-def _child(node: Any, part: str, item: str) -> Any:
-    if isinstance(node, dict):
-        if node.get(part) is None:
-            node[part] = {}
-        return node[part]
-    if isinstance(node, list):
-        return node[_position(node, part, item)]
-    raise ConfigError(f"--set {item}: {part} is below a plain value")
-
-
-def _position(node: list[Any], part: str, item: str) -> int:
-    names = [str(entry.get("name")) for entry in node if isinstance(entry, dict)]
-    if part in names:
-        return names.index(part)
-    if part.isdecimal() and int(part) < len(node):
-        return int(part)
-    raise ConfigError(f"--set {item}: no entry {part!r}{nearest(part, names)}")
-
-
-def _describe(problem: Any, model: type[BaseModel]) -> str:
-    path = [str(part) for part in problem["loc"]]
-    key = ".".join(path) or "(file)"
-    if problem["type"] == "extra_forbidden":
-        known = _fields_at(model, path[:-1])
-        return f'unknown key "{key}"{nearest(path[-1], known)}; known here: {", ".join(known)}'
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    shown = f" (got {problem['input']!r})" if not isinstance(problem["input"], dict | list) else ""
-    return f"{key}: {message}{shown}"
-
-
-def _fields_at(model: type[BaseModel], path: Sequence[str]) -> list[str]:
-    """Field names of the model that the error path leads to; list positions lead through."""
-    current: type[BaseModel] = model
-    for part in path:
-        field = current.model_fields.get(part)
-        if field is None:
-            continue
-        found = next((inner for inner in _models_in(field.annotation)), None)
-        if found is None:
-            return []
-        current = found
-    return list(current.model_fields)
-
-
-def _models_in(annotation: Any) -> Iterable[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for inner in getattr(annotation, "__args__", ()):
-        yield from _models_in(inner)
-
-
 def _unique(what: str, names: Sequence[str]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"{what} names must differ; twice: {', '.join(twice)}")
-
-
-def _unknown(what: str, name: str, known: Iterable[str]) -> str:
-    known = list(known)
-    return f'unknown {what} "{name}"{nearest(name, known)}; known: {", ".join(known)}'

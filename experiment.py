@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from .config import ConfigError, EvalConfig, RunConfig, SelectionConfig, fingerprint
+from .config import EvalConfig, RunConfig, SelectionConfig
 from .curation.corpus import scan, select
 from .curation.layers import layer_marks
 from .curation.select import where
@@ -21,6 +21,7 @@ from .curation.stage import plan_fingerprint
 from .display import Display
 from .files import mark_of, read_json, replacing, write_json, write_mark
 from .provenance import versions
+from .strict import ConfigError, fingerprint
 
 if TYPE_CHECKING:
     from .eval.decisions.arms import Arm

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from . import __version__
-from .config import ClassifierConfig, ConfigError, DecontaminateConfig, RunConfig, SelectionConfig, fingerprint
+from .config import ClassifierConfig, DecontaminateConfig, RunConfig, SelectionConfig
 from .curation.annotate import Annotated, annotate
 from .curation.benchmark_items import item_files
 from .curation.corpus import predicate, scan
@@ -39,6 +39,7 @@ from .experiment import decide, plan_decision, train_and_evaluate
 from .files import mark_of, read_json, remove_temporary, write_atomic, write_json, write_mark
 from .provenance import git_commit, versions
 from .report.page import write_report
+from .strict import ConfigError, fingerprint
 
 ALWAYS = {"duplicate_of", "duplicate_count", "reasons", "reason_count", "verified", "verification", *LICENCES}
 NEAR_DUPLICATES = {"near_duplicate_of", "near_duplicate_count", "near_duplicate_similarity"}

@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from codesieve.config import ConfigError, ModelConfig, TrainConfig, parse, read_yaml, resolve
+from codesieve.strict import ConfigError, parse, read_yaml, resolve
+from codesieve.train.config import ModelConfig, TrainConfig
 from codesieve.train.device import choose_device, choose_dtype, reproducible
 from codesieve.train.loss import linear_cross_entropy
 from codesieve.train.model import Decoder

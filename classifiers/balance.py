@@ -11,7 +11,7 @@ from __future__ import annotations
 import polars as pl
 import xxhash
 
-from ..config import ConfigError
+from ..strict import ConfigError
 
 CELL = ("language", "length_bin")
 

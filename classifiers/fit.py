@@ -16,8 +16,9 @@ import numpy as np
 import polars as pl
 
 from .. import __version__
-from ..config import ClassifierConfig, ConfigError
+from ..config import ClassifierConfig
 from ..files import replacing_folder
+from ..strict import ConfigError
 from . import calibration, lexing
 from .audit import Pair, audit
 from .balance import calibration_families, cap_families, check_enough, draw, even_out, length_bin, with_order

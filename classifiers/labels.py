@@ -16,9 +16,9 @@ from typing import Annotated
 import polars as pl
 from pydantic import Field, model_validator
 
-from ..config import Config, ConfigError, Fraction, Name, nearest, parse, read_yaml, resolve
 from ..curation.corpus import predicate
 from ..curation.split import TRAIN
+from ..strict import Config, ConfigError, Fraction, Name, nearest, parse, read_yaml, resolve
 from .corruption import CORRUPTIONS
 
 MAXIMUM_BYTES = 1_000_000

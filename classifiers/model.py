@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config import ConfigError
+from ..strict import ConfigError
 from .lexing import tokens
 from .training import MODEL_FILE, NEGATIVE, POSITIVE
 

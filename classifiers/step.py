@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from ..config import ConfigError
 from ..curation.corpus import predicate
 from ..curation.steps import map_documents
 from ..files import read_json
+from ..strict import ConfigError
 from . import lexing
 from .calibration import Calibration, load
 from .card import CARD_FILE

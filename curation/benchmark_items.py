@@ -19,7 +19,7 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from ..config import CONFIGS, ConfigError, nearest
+from ..strict import CONFIGS, ConfigError, nearest
 from .sources.sources import BESIDE_CONFIGS
 
 LABELS = ("task_id", "id", "name", "item_id", "native_id", "question_id")

@@ -25,7 +25,7 @@ from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.filters.base_filter import BaseFilter, get_filter_result
 from datatrove.utils.word_tokenizers import WhitespaceTokenizer
 
-from ..config import ConfigError
+from ..strict import ConfigError
 from .corpus import predicate
 from .faults import MESSAGE_CHARACTERS, describe
 from .steps import with_errors

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import polars as pl
 
-from ..config import ConfigError, nearest
+from ..strict import ConfigError, nearest
 from .shards import column_names, row_count, shard_paths, write_shard
 
 IS_TRUTH_VALUE = re.compile(r"\bIS\s+(?:NOT\s+)?(?:TRUE|FALSE)\b", re.IGNORECASE)

@@ -22,7 +22,8 @@ from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.filters.base_filter import BaseFilter
 from datatrove.utils.typeshelper import StatHints
 
-from ..config import AnnotateConfig, ConfigError
+from ..config import AnnotateConfig
+from ..strict import ConfigError
 from .corpus import predicate
 from .faults import apply_step, set_up
 from .languages import HEAD_BYTES, identify, kind_of, languages

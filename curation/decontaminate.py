@@ -26,7 +26,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from ..config import DecontaminateConfig, fingerprint
+from ..config import DecontaminateConfig
+from ..strict import fingerprint
 from .benchmark_items import Items, read_items
 from .buffers import utf8
 from .layers import derived_shards, table_layer

@@ -8,7 +8,8 @@ from typing import Any
 
 import polars as pl
 
-from ..config import ConfigError, SelectionConfig, nearest
+from ..config import SelectionConfig
+from ..strict import ConfigError, nearest
 from .corpus import layer_columns, scan
 from .rules import RuleSet, explain
 from .schema import IDENTITY, SIGNALS

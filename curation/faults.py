@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from ..config import ConfigError, nearest
+from ..strict import ConfigError, nearest
 from .steps import STEP_ERRORS, Step, with_errors
 
 MESSAGE_CHARACTERS = 500

@@ -21,7 +21,8 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from ..config import CONFIGS, Config, ConfigError, Kind, nearest, parse, read_yaml
+from ..config import Kind
+from ..strict import CONFIGS, Config, ConfigError, nearest, parse, read_yaml
 
 UNKNOWN = "unknown"
 UNKNOWN_KIND: Kind = "markup"

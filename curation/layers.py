@@ -14,8 +14,8 @@ from typing import Any
 
 import polars as pl
 
-from ..config import ConfigError, fingerprint
 from ..files import remove_temporary
+from ..strict import ConfigError, fingerprint
 from .corpus import scan, scan_shard, write_layer
 from .executors import run_stage
 from .shards import footer, shard_paths

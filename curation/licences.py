@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import polars as pl
 
-from ..config import CONFIGS, Config, ConfigError, fingerprint, parse, read_yaml
+from ..strict import CONFIGS, Config, ConfigError, fingerprint, parse, read_yaml
 
 LicenceClass = Literal["permissive", "copyleft", "other", "none"]
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import polars as pl
 
-from ..config import KINDS, nearest
+from ..config import KINDS
+from ..strict import nearest
 from .signals.gate import GATE_SIGNALS
 from .signals.licence import LICENCE_SIGNALS
 from .signals.origin import ORIGIN_SIGNALS

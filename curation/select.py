@@ -15,8 +15,9 @@ from typing import Any
 import polars as pl
 import xxhash
 
-from ..config import ConfigError, SelectionConfig
+from ..config import SelectionConfig
 from ..files import TEMPORARY, replacing_folder, write_atomic, write_json
+from ..strict import ConfigError
 from .corpus import predicate, scan, scan_shards
 from .shards import write_shard
 from .sources.remote import file_system, is_url, upload

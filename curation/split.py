@@ -9,7 +9,8 @@ from __future__ import annotations
 import polars as pl
 import xxhash
 
-from ..config import ConfigError, SplitConfig
+from ..config import SplitConfig
+from ..strict import ConfigError
 
 TRAIN, HELDOUT = "train", "heldout"
 

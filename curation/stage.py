@@ -21,9 +21,9 @@ import polars as pl
 from datatrove.pipeline.base import PipelineStep
 from datatrove.utils.logging import logger
 
-from ..config import ConfigError, fingerprint, nearest
 from ..differences import changes
 from ..files import read_json, remove_temporary, write_atomic, write_json
+from ..strict import ConfigError, fingerprint, nearest
 from .faults import apply_step, describe, set_up
 from .shards import BrokenShardError, column_names, shard_name, shard_paths, write_shard
 from .shards import footer as read_footer

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import polars as pl
 
-from ..config import ConfigError, nearest
+from ..strict import ConfigError, nearest
 
 STEP_ERRORS = "step_errors"
 

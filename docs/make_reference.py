@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from codesieve.config import CONFIGS
 from codesieve.curation.rules import load_rules
 from codesieve.curation.schema import IDENTITY, SIGNALS
+from codesieve.strict import CONFIGS
 
 DOCS = Path(__file__).parent
 

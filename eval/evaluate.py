@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from ..config import EvalConfig, fingerprint
+from ..config import EvalConfig
 from ..files import write_json
 from ..provenance import versions
+from ..strict import fingerprint
 from .statistics import bits_per_byte, wilson
 from .store import ITEMS, write_items
 from .tasks import WHOLE_STREAMS, BitsPerByteTask, CodeTask, Task, load_tasks

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import polars as pl
 
-from ..config import nearest
 from ..files import replacing
+from ..strict import nearest
 
 ITEMS: dict[str, pl.DataType] = {
     "task": pl.String(),

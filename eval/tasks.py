@@ -17,7 +17,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from ..config import Config, ConfigError, Fraction, Name, fingerprint, nearest, parse, read_yaml, resolve
+from ..strict import Config, ConfigError, Fraction, Name, fingerprint, nearest, parse, read_yaml, resolve
 
 HUMANEVAL_STOP = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
 """Where a completed function ends: Chen et al. 2021, section 2.1."""

@@ -14,11 +14,12 @@ from typing import Any
 
 import polars as pl
 
-from ..config import ConfigError, RunConfig, SelectionConfig, parse, read_yaml
+from ..config import RunConfig, SelectionConfig
 from ..curation.corpus import scan
 from ..curation.rules import Rule, RuleSet, load_rules
 from ..curation.select import where
 from ..files import read_json
+from ..strict import ConfigError, parse, read_yaml
 from .comparisons import Comparison, read_comparisons
 from .counts import Overlap, Step, funnel, overlap, step_errors
 from .samples import Sample, kept_samples, percentile_samples, rule_samples

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from codesieve.config import CONFIGS, TABLES, ConfigError, RunConfig, fingerprint, load_run, override, parse
+from codesieve.config import RunConfig, load_run
 from codesieve.differences import changes
+from codesieve.strict import CONFIGS, TABLES, ConfigError, fingerprint, override, parse
 
 MINIMAL = {"name": "x", "sources": [{"name": "here", "type": "directory", "path": "."}]}
 

@@ -208,7 +208,7 @@ def test_killed_at_any_stage_a_run_continues_to_the_same_bytes(recipe: Path, fin
 
 
 def test_changed_sources_refuse_and_a_changed_predicate_does_not(recipe: Path, finished: Path) -> None:
-    from codesieve.config import ConfigError
+    from codesieve.strict import ConfigError
     from codesieve.workflow import open_run
 
     with pytest.raises(ConfigError, match="sources"):

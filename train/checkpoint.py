@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from ..config import ModelConfig
 from ..files import read_json, write_json
+from .config import ModelConfig
 from .model import Decoder
 from .tokenizer import END_OF_TEXT_ID
 
@@ -55,7 +55,9 @@ def load_model(folder: Path, compute_dtype: torch.dtype = torch.float32) -> Deco
     if facts.get("model_type") != "llama":
         raise ValueError(f"{folder}/config.json: model_type {facts.get('model_type')!r}; load_model reads llama only")
     fields = {name: facts[name] for name in ModelConfig.model_fields if name in facts}
-    config = ModelConfig(**{**fields, "rope_theta": facts["rope_parameters"]["rope_theta"]})
+    config = ModelConfig(
+        **{**fields, "norm_eps": facts["rms_norm_eps"], "rope_theta": facts["rope_parameters"]["rope_theta"]}
+    )
     model = Decoder(config, facts["vocab_size"], facts["max_position_embeddings"], compute_dtype=compute_dtype)
     weights = load_file(folder / "model.safetensors")
     if config.tie_word_embeddings:

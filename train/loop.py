@@ -19,9 +19,9 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 
 from .. import __version__
-from ..config import TrainConfig
 from ..files import replacing_folder, write_json
 from .checkpoint import save_model
+from .config import TrainConfig
 from .device import choose_device, choose_dtype, reproducible
 from .loss import linear_cross_entropy
 from .metrics import StepMetrics, finite, losses_by_stream, write_step

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..config import ModelConfig
 from .attention import Mask, attend
+from .config import ModelConfig
 from .fused import rms_norm, rotary_tables, rotate_heads, swiglu
 from .tokenizer import END_OF_TEXT_ID
 
@@ -94,7 +94,7 @@ class Decoder(nn.Module):
             "hidden_act": "silu",
             "max_position_embeddings": self.sequence_length,
             "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
-            "rms_norm_eps": config.rms_norm_eps,
+            "rms_norm_eps": config.norm_eps,
             "initializer_range": config.initializer_range,
             "tie_word_embeddings": config.tie_word_embeddings,
             "attention_bias": False,
@@ -181,7 +181,7 @@ class _Norm(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(config.hidden_size))
-        self.epsilon = config.rms_norm_eps
+        self.epsilon = config.norm_eps
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         return rms_norm(x_BTD, self.weight, self.epsilon)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from ..config import TrainConfig
+from .config import TrainConfig
 from .model import Decoder
 
 

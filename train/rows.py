@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from ..config import nearest
+from ..strict import nearest
 from .order import Piece, StreamOrder, document_hashes, integer_shares, place, placed
 from .tokenizer import END_OF_TEXT_ID
 from .tokens import TokenStore

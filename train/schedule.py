@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from ..config import TrainConfig
+from .config import TrainConfig
 
 
 def learning_rate(config: TrainConfig, tokens_seen: int, total_tokens: int) -> float:

@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from ...config import ConfigError, NearDuplicatesConfig
+from ...config import NearDuplicatesConfig
+from ...strict import ConfigError
 from ..corpus import layer_columns, predicate, scan
 from ..layers import derived_shards, table_layer
 from ..shards import footer, shard_paths

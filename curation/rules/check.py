@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from ...config import ConfigError, nearest
+from ...strict import ConfigError, nearest
 from ..corpus import predicate
 from ..languages import UNKNOWN, languages
 from ..signals.grammars import LanguageSyntax, syntax_file

@@ -17,8 +17,8 @@ from typing import Any
 
 import polars as pl
 
-from ...config import ConfigError
 from ...files import write_json
+from ...strict import ConfigError
 from ..corpus import scan_shards
 from .layers import RulesLayer, apply_rules
 from .ruleset import RuleSet

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...config import ConfigError
+from ...strict import ConfigError
 from ..layers import stage_layer
 from ..shards import column_names, shard_paths
 from ..stage import read_plan

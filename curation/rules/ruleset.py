@@ -18,7 +18,7 @@ import polars as pl
 import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
 
-from ...config import CONFIGS, Config, ConfigError, Name, fingerprint, nearest, parse, read_yaml, resolve
+from ...strict import CONFIGS, Config, ConfigError, Name, fingerprint, nearest, parse, read_yaml, resolve
 from ..corpus import predicate
 from .check import Problem, check_rules
 

@@ -20,7 +20,7 @@ from pydantic import Field
 from tree_sitter import Language, Parser, Query, QueryCursor, QueryError
 from tree_sitter_language_pack import SupportedLanguage, get_language
 
-from ...config import CONFIGS, Config, ConfigError, nearest, parse, read_yaml
+from ...strict import CONFIGS, Config, ConfigError, nearest, parse, read_yaml
 from ..languages import languages
 
 NODE_LISTS = (

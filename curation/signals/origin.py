@@ -21,7 +21,7 @@ import numpy as np
 import polars as pl
 from pydantic import Field, field_validator
 
-from ...config import CONFIGS, Config, ConfigError, nearest, parse, read_yaml
+from ...strict import CONFIGS, Config, ConfigError, nearest, parse, read_yaml
 from ..buffers import utf8
 from ..languages import UNKNOWN, kind_of, languages
 from ..steps import STEP_ERRORS, map_documents

@@ -23,7 +23,7 @@ import polars as pl
 from numpy.typing import NDArray
 from tree_sitter import Node
 
-from ...config import ConfigError, nearest
+from ...strict import ConfigError, nearest
 from ..languages import languages
 from ..steps import map_documents
 from .grammars import DOCSTRINGS, Grammar, grammar, syntax_file

@@ -10,7 +10,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import PurePosixPath
 
-from ...config import ConfigError, SourceConfig, nearest
+from ...config import SourceConfig
+from ...strict import ConfigError, nearest
 from .directory import existing
 from .listing import Listing, Skip, text_of
 from .members import BROKEN, Members, is_of_connection, words

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...config import ConfigError, SourceConfig, nearest
+from ...config import SourceConfig
+from ...strict import ConfigError, nearest
 from .listing import Entry, Listing, Skip, Wanted, text_of, walk
 from .remote import find, is_url
 

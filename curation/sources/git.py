@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit, urlunsplit
 
-from ...config import ConfigError, SourceConfig
+from ...config import SourceConfig
+from ...strict import ConfigError
 from .directory import existing
 from .documents import Document, documents_of, skip
 from .listing import Entry, Listing, Skip, Wanted, text_of

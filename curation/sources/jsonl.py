@@ -10,7 +10,8 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
-from ...config import ConfigError, SourceConfig
+from ...config import SourceConfig
+from ...strict import ConfigError
 from .documents import Document
 from .listing import Entry, Listing, Skip, text_of
 from .members import BROKEN, is_of_connection, words

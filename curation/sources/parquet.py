@@ -12,7 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...config import ConfigError, SourceConfig
+from ...config import SourceConfig
+from ...strict import ConfigError
 from .documents import Document
 from .listing import Entry, Listing, Skip, text_of
 from .remote import Found, open_file

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...config import ConfigError
+from ...strict import ConfigError
 from .archive import is_archive, stem
 from .git import commit_of, repository_at
 from .remote import is_url

@@ -12,8 +12,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from ...config import nearest
 from ...sandbox.judge import parse_tests
+from ...strict import nearest
 from .documents import HEAD_BYTES, Document, document, skip
 from .listing import Entry, Skip
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from ...config import ConfigError
+from ...strict import ConfigError
 
 MANIFEST = "manifest.json"
 URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")

@@ -11,7 +11,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ...config import ColumnsConfig, ConfigError, ContentConfig, SourceConfig, nearest
+from ...config import ColumnsConfig, ContentConfig, SourceConfig
+from ...strict import ConfigError, nearest
 from .blobs import BlobError, fetch, url_of
 from .documents import HEAD_BYTES, Document, documents_of_text
 from .listing import Entry, Skip

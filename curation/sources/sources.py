@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ...config import CONFIGS, ConfigError, SourceConfig
+from ...config import SourceConfig
+from ...strict import CONFIGS, ConfigError
 from .archive import list_archive
 from .directory import list_directory
 from .environment import list_environment

@@ -7,7 +7,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...config import ConfigError, SourceConfig, nearest
+from ...config import SourceConfig
+from ...strict import ConfigError, nearest
 from . import jsonl
 from .directory import existing
 from .listing import Listing, Skip, Wanted, text_of

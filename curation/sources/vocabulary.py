@@ -10,7 +10,8 @@ from functools import cache
 
 from pydantic import Field
 
-from ...config import CONFIGS, ColumnsConfig, Config, ConfigError, ContentConfig, nearest, parse, read_yaml
+from ...config import ColumnsConfig, ContentConfig
+from ...strict import CONFIGS, Config, ConfigError, nearest, parse, read_yaml
 from ..languages import languages
 
 TABLE = CONFIGS / "datasets.yaml"

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from ...config import EvalConfig, SelectionConfig, TrainConfig, fingerprint, nearest
+from ...config import EvalConfig, SelectionConfig
+from ...strict import fingerprint, nearest
+from ...train.config import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,8 @@ from typing import Literal
 
 import polars as pl
 
-from ...config import DecideConfig, nearest
+from ...config import DecideConfig
+from ...strict import nearest
 from ..statistics import Estimate, paired_difference
 from ..tasks import WHOLE_STREAMS
 from .arms import Arm

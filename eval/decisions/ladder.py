@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...config import EvalConfig, TrainConfig, fingerprint
+from ...config import EvalConfig
 from ...files import read_json, write_json
 from ...processes import START_METHOD, run_processes
+from ...strict import fingerprint
+from ...train.config import TrainConfig
 
 TRAIN_SHARE = 0.8
 """Of a job's time, for the progress bar; the rest is evaluation."""

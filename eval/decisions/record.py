@@ -14,8 +14,10 @@ from typing import Any, TypedDict
 
 import polars as pl
 
-from ...config import DecideConfig, EvalConfig, TrainConfig, fingerprint, nearest
+from ...config import DecideConfig, EvalConfig
 from ...files import write_atomic, write_json
+from ...strict import fingerprint, nearest
+from ...train.config import TrainConfig
 from ..statistics import Estimate, wilson
 from .arms import Arm
 from .compare import Comparisons, compare, unmatched

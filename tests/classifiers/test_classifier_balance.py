@@ -12,7 +12,7 @@ from codesieve.classifiers.balance import (
     length_bin,
     with_order,
 )
-from codesieve.config import ConfigError
+from codesieve.strict import ConfigError
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -8,8 +8,9 @@ import pytest
 from codesieve.classifiers.fit import choose, train_classifier, training_examples
 from codesieve.classifiers.labels import load_labels
 from codesieve.classifiers.step import ScoreStep, load_classifier
-from codesieve.config import ClassifierConfig, ConfigError
+from codesieve.config import ClassifierConfig
 from codesieve.curation.steps import check
+from codesieve.strict import ConfigError
 from sklearn.metrics import roc_auc_score
 
 Trained = tuple[Path, dict[str, Any]]

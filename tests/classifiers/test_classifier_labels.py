@@ -3,8 +3,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 from codesieve.classifiers.labels import MAXIMUM_BYTES, LabelSet, label, load_labels, rule_counts
-from codesieve.config import ConfigError
 from codesieve.curation.schema import IDENTITY, SIGNALS
+from codesieve.strict import ConfigError
 
 HERE = "labels/test.yaml"
 

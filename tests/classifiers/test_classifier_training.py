@@ -8,7 +8,8 @@ import pytest
 from codesieve.classifiers import training
 from codesieve.classifiers.model import fasttext_version, load_scorer
 from codesieve.classifiers.training import TrainingError, labelled, train_model
-from codesieve.config import ClassifierConfig, ConfigError
+from codesieve.config import ClassifierConfig
+from codesieve.strict import ConfigError
 
 SMALL = ClassifierConfig(dim=16, bucket=100, epoch=5, min_count=1)
 

@@ -14,12 +14,13 @@ import codesieve
 import polars as pl
 import pyarrow as pa
 import pytest
-from codesieve.config import AnnotateConfig, ConfigError
+from codesieve.config import AnnotateConfig
 from codesieve.curation.blocks import Blocks, PlainWords
 from codesieve.curation.datatrove import Annotate, Keep, conjuncts
 from codesieve.curation.rules import load_rules
 from codesieve.curation.schema import IDENTITY, SIGNALS
 from codesieve.curation.steps import STEP_ERRORS
+from codesieve.strict import ConfigError
 from datatrove.data import Document
 from datatrove.executor.local import LocalPipelineExecutor
 from datatrove.pipeline.filters import (

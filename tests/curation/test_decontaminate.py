@@ -11,7 +11,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from codesieve.config import ConfigError, DecontaminateConfig, RunConfig
+from codesieve.config import DecontaminateConfig, RunConfig
 from codesieve.curation.benchmark_items import read_items
 from codesieve.curation.corpus import scan
 from codesieve.curation.decontaminate import MatchStep, build_index, decontaminate
@@ -20,6 +20,7 @@ from codesieve.curation.dedup.matches import ngrams_of
 from codesieve.curation.layers import table_layer
 from codesieve.curation.shards import shard_paths, write_shard
 from codesieve.curation.stage import write_plan
+from codesieve.strict import ConfigError
 from codesieve.workflow import benchmarks, check_predicates
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -14,12 +14,13 @@ from typing import Any
 
 import polars as pl
 import pytest
-from codesieve.config import AnnotateConfig, ConfigError, SourceConfig
+from codesieve.config import AnnotateConfig, SourceConfig
 from codesieve.curation.annotate import annotate
 from codesieve.curation.shards import shard_paths
 from codesieve.curation.steps import STEP_ERRORS
 from codesieve.files import remove_temporary
 from codesieve.processes import run_processes
+from codesieve.strict import ConfigError
 
 KILLS = 20
 

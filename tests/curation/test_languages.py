@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
-from codesieve.config import CONFIGS, KINDS, ConfigError
+from codesieve.config import KINDS
 from codesieve.curation.languages import UNKNOWN, identify, kind_of, languages, load_languages
+from codesieve.strict import CONFIGS, ConfigError
 from hypothesis import given
 from hypothesis import strategies as st
 

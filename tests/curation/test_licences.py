@@ -4,8 +4,8 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from codesieve.config import CONFIGS, ConfigError
 from codesieve.curation.licences import LAYER, UNKNOWN_TEXT, classify, licence_of, licences, load_table, normalise
+from codesieve.strict import CONFIGS, ConfigError
 from license_expression import get_spdx_licensing
 
 MIT = """MIT License

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from codesieve.config import ConfigError, NearDuplicatesConfig
+from codesieve.config import NearDuplicatesConfig
 from codesieve.curation.buffers import utf8
 from codesieve.curation.corpus import scan
 from codesieve.curation.dedup.exact import exact_duplicates
@@ -18,6 +18,7 @@ from codesieve.curation.dedup.signatures import MIN_TOKENS, NGRAM, SignatureStep
 from codesieve.curation.layers import table_layer
 from codesieve.curation.shards import shard_paths, write_shard
 from codesieve.curation.stage import write_plan
+from codesieve.strict import ConfigError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import polars as pl
 import pytest
-from codesieve.config import CONFIGS, ConfigError
 from codesieve.curation.languages import identify
 from codesieve.curation.signals.encoded import MAX_GAP, MIN_RUN, measure_encoded
 from codesieve.curation.signals.origin import CONTENT_TYPES, OriginSignals, load_origin, measure_origin
 from codesieve.curation.signals.text import TextSignals
+from codesieve.strict import CONFIGS, ConfigError
 from hypothesis import given
 from hypothesis import strategies as st
 

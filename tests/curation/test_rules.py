@@ -5,9 +5,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 import yaml
-from codesieve.config import CONFIGS, ConfigError
 from codesieve.curation.rules import RuleSet, RulesStep, load_rules
 from codesieve.curation.schema import IDENTITY, SIGNALS
+from codesieve.strict import CONFIGS, ConfigError
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -6,7 +6,6 @@ from typing import Any
 import polars as pl
 import pytest
 import yaml
-from codesieve.config import ConfigError
 from codesieve.curation.corpus import predicate
 from codesieve.curation.rules import load_rules, read_rules
 from codesieve.curation.rules.check import GRAMMAR_GIVES, measured_in
@@ -16,6 +15,7 @@ from codesieve.curation.rules.sql import parse_predicate
 from codesieve.curation.rules.tree import text_of
 from codesieve.curation.schema import IDENTITY, SIGNALS
 from codesieve.curation.signals.signal import Signal
+from codesieve.strict import ConfigError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -8,13 +8,13 @@ import polars as pl
 import pytest
 import yaml
 from codesieve.cli import app
-from codesieve.config import ConfigError
 from codesieve.curation.corpus import scan
 from codesieve.curation.rules import RuleSet, RulesStep
 from codesieve.curation.rules.compare import compare_rules, comparison_path
 from codesieve.curation.rules.layers import apply_rules, layer_of, load_rules_for
 from codesieve.curation.shards import footer, shard_paths, write_shard
 from codesieve.files import read_json, write_json
+from codesieve.strict import ConfigError
 from typer.testing import CliRunner
 
 SHARDS, ROWS = 3, 40

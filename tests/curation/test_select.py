@@ -4,12 +4,13 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from codesieve.config import ConfigError, SelectionConfig, SplitConfig
+from codesieve.config import SelectionConfig, SplitConfig
 from codesieve.curation.corpus import predicate, scan, select, write_layer
 from codesieve.curation.dedup.exact import exact_duplicates
 from codesieve.curation.select import controls, funnel, write_corpus
 from codesieve.curation.shards import write_shard
 from codesieve.curation.split import split_families
+from codesieve.strict import ConfigError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

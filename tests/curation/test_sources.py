@@ -6,11 +6,12 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from codesieve.config import ConfigError, SourceConfig
+from codesieve.config import SourceConfig
 from codesieve.curation.sources.environment import list_environment
 from codesieve.curation.sources.files import FilesReader
 from codesieve.curation.sources.listing import Entry, Listing, sample, units
 from codesieve.curation.sources.sources import list_sources
+from codesieve.strict import ConfigError
 from hypothesis import given
 from hypothesis import strategies as st
 

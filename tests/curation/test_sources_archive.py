@@ -14,7 +14,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import zstandard
-from codesieve.config import AnnotateConfig, ConfigError, SourceConfig
+from codesieve.config import AnnotateConfig, SourceConfig
 from codesieve.curation.annotate import annotate
 from codesieve.curation.shards import shard_paths
 from codesieve.curation.sources import members
@@ -22,6 +22,7 @@ from codesieve.curation.sources.archive import stem
 from codesieve.curation.sources.files import FilesReader
 from codesieve.curation.sources.listing import Listing, units
 from codesieve.curation.sources.sources import list_sources
+from codesieve.strict import ConfigError
 
 FILES = {"pkg-1.0/a.py": b"a = 1\n", "pkg-1.0/src/b.py": b"b = 2\n", "pkg-1.0/c.md": b"# C\n"}
 COMPRESS = {

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from codesieve.config import ConfigError, SourceConfig
+from codesieve.config import SourceConfig
 from codesieve.curation.sources import git as git_source
 from codesieve.curation.sources.files import FilesReader
 from codesieve.curation.sources.listing import Listing, units
 from codesieve.curation.sources.sources import list_sources
+from codesieve.strict import ConfigError
 
 ENVIRONMENT = {
     **os.environ,

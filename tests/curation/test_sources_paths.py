@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 from codesieve.cli import app
-from codesieve.config import ConfigError, SelectionConfig, SourceConfig
+from codesieve.config import SelectionConfig, SourceConfig
 from codesieve.curation.select import write_corpus
 from codesieve.curation.shards import write_shard
 from codesieve.curation.sources.files import FilesReader
@@ -23,6 +23,7 @@ from codesieve.curation.sources.listing import Wanted, units
 from codesieve.curation.sources.paths import guess
 from codesieve.curation.sources.remote import upload
 from codesieve.curation.sources.sources import list_sources
+from codesieve.strict import ConfigError
 from typer.testing import CliRunner
 
 GIT = {

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
-from codesieve.config import AnnotateConfig, ConfigError, RunConfig, SourceConfig, override, parse
+from codesieve.config import AnnotateConfig, RunConfig, SourceConfig
 from codesieve.curation.annotate import annotate
 from codesieve.curation.shards import shard_paths
 from codesieve.curation.sources import jsonl, parquet
@@ -22,6 +22,7 @@ from codesieve.curation.sources.files import FilesReader
 from codesieve.curation.sources.listing import Listing, units
 from codesieve.curation.sources.sources import list_sources
 from codesieve.curation.sources.vocabulary import language_named, licence_of, preset, preset_of
+from codesieve.strict import ConfigError, override, parse
 
 COMPRESS = {"": lambda data: data, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zstandard.compress}  # fmt: skip
 BLOBS = {"a1": b"print('one')\n", "b2": "é = 2\n".encode("latin-1"), "c3": b"\0\1", "d4": b"x" * 5_000_000}

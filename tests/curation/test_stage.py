@@ -8,12 +8,12 @@ from typing import Any
 
 import polars as pl
 import pytest
-from codesieve.config import ConfigError
 from codesieve.curation.executors import run_stage
 from codesieve.curation.shards import BrokenShardError, footer, read_batches, row_count, shard_paths, write_shard
 from codesieve.curation.stage import Stage, pending, write_plan
 from codesieve.curation.steps import STEP_ERRORS, check, map_documents
 from codesieve.processes import WorkerDiedError
+from codesieve.strict import ConfigError
 
 
 class Numbers:

@@ -11,13 +11,13 @@ from typing import Any
 
 import polars as pl
 import pytest
-from codesieve.config import ConfigError
 from codesieve.curation.executors import run_stage
 from codesieve.curation.faults import StepError, apply_step
 from codesieve.curation.shards import shard_paths
 from codesieve.curation.stage import ShardError, Stage, write_plan
 from codesieve.curation.steps import STEP_ERRORS
 from codesieve.processes import WorkerDiedError, run_processes
+from codesieve.strict import ConfigError
 
 
 class Numbers:

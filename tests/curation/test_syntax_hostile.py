@@ -7,11 +7,11 @@ from typing import Any
 
 import polars as pl
 import pytest
-from codesieve.config import ConfigError
 from codesieve.curation.signals import syntax
 from codesieve.curation.signals.grammars import grammar, syntax_file
 from codesieve.curation.signals.parsing import find_errors, parse
 from codesieve.curation.signals.syntax import MAX_ERROR_CHILDREN, SYNTAX_SIGNALS, SyntaxSignals, measure_syntax
+from codesieve.strict import ConfigError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from codesieve.config import CONFIGS, ConfigError
 from codesieve.curation.signals.grammars import build_grammar, grammar, load_syntax, syntax_file
 from codesieve.curation.signals.parsing import parse
 from codesieve.curation.signals.syntax import SYNTAX_SIGNALS, measure_syntax
+from codesieve.strict import CONFIGS, ConfigError
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -5,13 +5,13 @@ import tempfile
 
 import polars as pl
 import pytest
-from codesieve.config import CONFIGS
 from codesieve.curation.sources.problems import parse_problem
 from codesieve.curation.steps import STEP_ERRORS, check
 from codesieve.curation.synthetic import VerifyStep
 from codesieve.eval.tasks import load_task
 from codesieve.sandbox.limits import Limits
 from codesieve.sandbox.talk import SandboxError
+from codesieve.strict import CONFIGS
 
 PATH = CONFIGS / "synthetic" / "problems.jsonl"
 LINES = PATH.read_text(encoding="utf-8").splitlines()

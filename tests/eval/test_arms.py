@@ -2,8 +2,9 @@
 
 import polars as pl
 import pytest
-from codesieve.config import EvalConfig, SelectionConfig, TrainConfig
+from codesieve.config import EvalConfig, SelectionConfig
 from codesieve.eval.decisions.arms import Arm, describe
+from codesieve.train.config import TrainConfig
 
 RULES = SelectionConfig(name="rules", where="reason_count = 0")
 DROP = SelectionConfig(name="random-drop", control_of="rules")

@@ -147,9 +147,9 @@ def test_an_untrained_uniform_model_has_eight_bits_a_byte_over_bytes(tiny_model:
 def test_codesieves_own_checkpoints_are_scored_by_its_decoder_as_transformers_scores_them(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from codesieve.config import ModelConfig
     from codesieve.files import write_json
     from codesieve.train.checkpoint import save_model
+    from codesieve.train.config import ModelConfig
     from codesieve.train.model import Decoder
 
     config = ModelConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=2, initializer_range=0.3)

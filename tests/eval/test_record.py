@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from codesieve.config import DecideConfig, EvalConfig, TrainConfig
+from codesieve.config import DecideConfig, EvalConfig
 from codesieve.eval.decisions.arms import Arm
 from codesieve.eval.decisions.record import Context, decide, rule, table, write_record
 from codesieve.eval.statistics import wilson
 from codesieve.eval.store import ITEMS
+from codesieve.train.config import TrainConfig
 
 CONFIG = DecideConfig(baseline="everything", control="random-drop")
 CONTEXT: Context = {

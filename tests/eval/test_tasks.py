@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from codesieve.config import ConfigError
 from codesieve.eval.tasks import BitsPerByteTask, CodeTask, load_task, load_tasks
+from codesieve.strict import ConfigError
 
 PROBLEM = {
     "name": "add",

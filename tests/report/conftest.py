@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 import yaml
 from codesieve.classifiers.audit import Pair, audit
-from codesieve.config import RunConfig, parse
+from codesieve.config import RunConfig
 from codesieve.curation.corpus import scan, write_layer
 from codesieve.curation.select import where
 from codesieve.display import Display
@@ -19,6 +19,7 @@ from codesieve.eval.decisions.arms import describe
 from codesieve.eval.decisions.record import decide, write_record
 from codesieve.files import write_json
 from codesieve.report.page import write_report
+from codesieve.strict import parse
 from codesieve.train.metrics import StepMetrics, write_step
 
 SCRIPT = "</code></pre><script>document.title = 'run'</script>"

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import yaml
-from codesieve.config import ConfigError
 from codesieve.curation.rules.compare import compare_rules, comparison_path
 from codesieve.curation.rules.layers import load_rules_for
 from codesieve.eval.decisions.record import table
@@ -20,6 +19,7 @@ from codesieve.files import write_json
 from codesieve.report.comparisons import read_comparisons
 from codesieve.report.data import read_run
 from codesieve.report.page import write_report
+from codesieve.strict import ConfigError
 
 DECIMAL = re.compile(r"[+-]?\d+\.\d{2,}")
 

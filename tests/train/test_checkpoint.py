@@ -2,8 +2,9 @@ import json
 
 import pytest
 import torch
-from codesieve.config import CONFIGS, ModelConfig, parse, read_yaml
+from codesieve.strict import CONFIGS, parse, read_yaml
 from codesieve.train.checkpoint import load_model, save_model
+from codesieve.train.config import ModelConfig
 from codesieve.train.model import Decoder
 from codesieve.train.tokenizer import save_tokenizer, train_tokenizer
 from safetensors import safe_open

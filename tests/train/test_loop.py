@@ -5,8 +5,8 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from codesieve.config import ModelConfig, TrainConfig
 from codesieve.train import loop
+from codesieve.train.config import ModelConfig, TrainConfig
 from codesieve.train.loop import train
 from codesieve.train.metrics import read_metrics
 from codesieve.train.tokenizer import save_tokenizer, train_tokenizer
@@ -14,7 +14,7 @@ from codesieve.train.tokens import build_store
 
 CONFIG = TrainConfig(
     model=ModelConfig(hidden_size=32, intermediate_size=48, num_hidden_layers=2),
-    vocab_size=300,
+    vocab_size=400,
     sequence_length=32,
     window_tokens=32,
     tokens=1920,
@@ -30,7 +30,7 @@ def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("world")
     code = [f"def f{number}(x):\n    return x + {number}\n" * 3 for number in range(40)]
     text = [f"This is sentence number {number} of the manual.\n" * 2 for number in range(20)]
-    tokenizer = train_tokenizer(code + text, 300)
+    tokenizer = train_tokenizer(code + text, 400)
     save_tokenizer(tokenizer, folder / "tokenizer")
     frame = pl.DataFrame(
         {
@@ -63,7 +63,7 @@ def test_a_run_learns_and_writes_what_it_says(world, tmp_path):
 
     metrics = read_metrics(tmp_path / "model" / "metrics.jsonl")
     assert metrics["tokens_seen"].to_list() == list(range(64, 1921, 64))
-    assert metrics["loss"][0] == pytest.approx(np.log(300), abs=0.2)
+    assert metrics["loss"][0] == pytest.approx(np.log(400), abs=0.2)
     assert not metrics["skipped"].any()
     code = metrics["losses"].struct.field("code")
     text = metrics["losses"].struct.field("text")

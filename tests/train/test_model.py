@@ -1,6 +1,6 @@
 import pytest
 import torch
-from codesieve.config import ModelConfig
+from codesieve.train.config import ModelConfig
 from codesieve.train.loss import linear_cross_entropy
 from codesieve.train.model import Decoder
 from torch.nn.functional import cross_entropy

@@ -1,11 +1,11 @@
 import torch
-from codesieve.config import ModelConfig, TrainConfig
+from codesieve.train.config import ModelConfig, TrainConfig
 from codesieve.train.model import Decoder
 from codesieve.train.optim import make_optimizer, set_learning_rate
 
 CONFIG = TrainConfig(
     model=ModelConfig(hidden_size=16, intermediate_size=24, num_hidden_layers=1),
-    vocab_size=300,
+    vocab_size=400,
     learning_rate=0.5,
     weight_decay=0.2,
 )

@@ -1,7 +1,7 @@
 import math
 
 import pytest
-from codesieve.config import TrainConfig
+from codesieve.train.config import TrainConfig
 from codesieve.train.schedule import learning_rate
 from hypothesis import given
 from hypothesis import strategies as st
