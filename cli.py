@@ -186,19 +186,31 @@ def select(
     show_fields({key: value for key, value in manifest.items() if key not in {"files", "languages"}}, as_json, manifest)
 
 
-@app.command(epilog="Example: codesieve train train.yaml --set train.tokens=2000000")
+@app.command(epilog="Example: codesieve train codegen2 --corpus runs/quickstart/corpus/rules --out runs/codegen2")
 def train(
-    config: Annotated[Path, typer.Argument(help="YAML: corpus, where, weights, train, out.")],
+    config: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A name in configs/train, or a YAML file.")],
+    corpus: Annotated[list[str] | None, typer.Option(help="Folder of Parquet shards; repeatable.")] = None,
+    out: Annotated[str | None, typer.Option("--out", help="Folder: tokenizer, token store, models/<seed>/.")] = None,
     overrides: Set = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train one model a seed on corpus shards: tokenizer, token store, models that transformers loads."""
-    from .commands import train_job
-    from .display import Display
+    """Train one model a seed on corpus shards: tokenizer, token store, models that transformers loads.
 
-    job = parse(TrainJobConfig, override(read_yaml(config), overrides or ()), where=str(config))
-    rows = train_job(job, Display(quiet=as_json))
-    show_table(rows, as_json, title=f"models in {job.out}")
+    Ctrl-C and SIGTERM write a checkpoint; the same command goes on from it. All processes that torchrun starts
+    (`torchrun --nproc-per-node 2 -m codesieve train ...`) make one run.
+    """
+    from .display import Display
+    from .pretraining import train_job
+    from .train.distributed import world
+
+    path = resolve(config, "train")
+    given = {"corpus": corpus, "out": out}
+    data = {**read_yaml(path), **{key: value for key, value in given.items() if value}}
+    job = parse(TrainJobConfig, override(data, overrides or ()), where=str(path))
+    is_first = world().is_first
+    rows = train_job(job, Display(quiet=as_json or not is_first))
+    if is_first:
+        show_table(rows, as_json, title=f"models in {job.out}")
 
 
 @app.command("eval", epilog="Example: codesieve eval runs/quickstart/models/everything/0 --tasks problems")

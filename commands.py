@@ -7,21 +7,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import polars as pl
-
-from .config import ClassifierConfig, DecideJobConfig, RunConfig, TrainJobConfig
-from .curation.corpus import scan, select
+from .config import ClassifierConfig, DecideJobConfig, RunConfig
+from .curation.corpus import scan
 from .curation.explain import explain_document
 from .curation.layers import layer_marks
 from .curation.rules import RuleSet, load_rules, read_rules, rule_sets
 from .curation.rules.compare import compare_rules, comparison_path
 from .curation.rules.layers import RulesLayer, apply_rules, load_rules_for
 from .curation.schema import IDENTITY, SIGNALS
-from .curation.shards import shard_paths
 from .curation.stage import plan_fingerprint
 from .display import Display
-from .experiment import batches, decide, natural_weights, sample_texts, stream
+from .experiment import decide
 from .files import mark_of, read_json, write_mark
 from .strict import ConfigError, fingerprint, override, parse, read_yaml
 from .workflow import corpus_facts, score, signal_columns
@@ -124,38 +120,3 @@ def score_with(folder: Path, model: Path, display: Display, workers: int) -> Non
         raise ConfigError(f"{model}: not a classifier folder (no card.json)")
     settings = parse(ClassifierConfig, read_json(model / "card.json")["config"], where=str(model / "card.json"))
     score(settings, model, str(mark_of(model)), folder, display, workers)
-
-
-def train_job(job: TrainJobConfig, display: Display) -> list[dict[str, Any]]:
-    """Train one model a seed on corpus shards: tokenizer, token store and models below `job.out`."""
-    from .train.loop import train
-    from .train.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
-    from .train.tokens import build_store
-
-    shards = shard_paths(Path(job.corpus))
-    if not shards:
-        raise ConfigError(f"{job.corpus}: no Parquet shards here")
-    frame = pl.scan_parquet(shards)
-    for column in ("id", "text", "source", "language"):
-        if column not in frame.collect_schema().names():
-            raise ConfigError(f'{job.corpus}: the shards have no column "{column}"')
-    frame = select(frame, job.where)
-    out = Path(job.out)
-    files = [[path.name, path.stat().st_size] for path in shards]
-    mark = fingerprint(files, job.where, job.train.vocab_size)
-    with display.stage("tokenize", f"byte-level BPE, {job.train.vocab_size} tokens") as progress:
-        if mark_of(out / "tokenizer") != mark:
-            save_tokenizer(train_tokenizer(sample_texts(frame), job.train.vocab_size), out / "tokenizer")
-            write_mark(out / "tokenizer", mark)
-        tokenizer = load_tokenizer(out / "tokenizer")
-        store = build_store(map(stream, batches(frame)), tokenizer, out / "tokens", mark, progress)
-    rows = np.arange(store.documents.height)
-    weights = job.weights or natural_weights(frame, pl.lit(True))
-    results = []
-    for seed in job.train.seeds:
-        with display.stage("train", f"seed {seed}, {job.train.tokens:,} tokens") as progress:
-            model = out / "models" / str(seed)
-            facts = train(job.train, store, rows, weights, seed, out / "tokenizer", model, progress)
-        shown = ("tokens", "steps", "unique_documents", "final_loss", "parameters", "tokens_per_second", "wall_seconds")
-        results.append({"model": str(model), **{key: facts[key] for key in shown}})
-    return results

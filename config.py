@@ -250,11 +250,15 @@ class RunConfig(Config):
 
 
 class TrainJobConfig(Config):
-    """What `codesieve train` reads: one model on corpus shards that are there."""
+    """What `codesieve train` reads: models on corpus shards that are there."""
 
-    corpus: str = Field(description="folder of Parquet shards with `text`, as `select` and `curate` write them")
+    corpus: str | tuple[str, ...] = Field(
+        description="folder or folders of Parquet shards with `text`, as `select` and `curate` write them"
+    )
     where: str = Field("TRUE", description="SQL predicate over the shards' columns, applied without rewriting them")
-    weights: dict[str, float] = Field(default_factory=dict, description="source -> share; default: by bytes")
+    streams: Literal["source", "kind", "language"] = Field("source", description="column that weights speak of")
+    weights: dict[str, float] = Field(default_factory=dict, description="stream -> share; default: by bytes")
+    validation: str | None = Field(None, description="Parquet of held-out documents, such as RUN/evals/heldout.parquet")
     train: TrainConfig = Field(default_factory=TrainConfig)
     out: str = Field(description="folder: tokenizer, token store, and models/<seed>/")
 

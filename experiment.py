@@ -6,7 +6,6 @@ is written down before the first model is trained.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,8 @@ from .curation.select import where
 from .curation.split import HELDOUT
 from .curation.stage import plan_fingerprint
 from .display import Display
-from .files import mark_of, read_json, replacing, write_json, write_mark
+from .files import mark_of, read_json, replacing, write_json
+from .pretraining import fraction_of, natural_weights, predicate_columns, stream_batches, tokenizer_for
 from .provenance import versions
 from .strict import ConfigError, fingerprint
 
@@ -32,25 +32,23 @@ def train_and_evaluate(config: RunConfig, folder: Path, display: Display, worker
     """One tokenizer and one token store for all arms; a model for every arm and seed; items for every model."""
     assert config.train and config.eval
     from .eval.decisions.ladder import Job, run_jobs
-    from .train.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
     from .train.tokens import build_store
 
     tokenizer_folder, store = folder / "tokens" / "tokenizer", folder / "tokens" / "all"
     frame = scan(folder)
     arms = [(s, where(s, frame.collect_schema().names())) for s in config.selections]
-    used = pl.any_horizontal([chosen for _, chosen in arms])
-    with display.stage("tokenize", f"byte-level BPE, {config.train.vocab_size} tokens") as progress:
-        marks = fingerprint(input_mark(folder), [s.model_dump(mode="json") for s, _ in arms], config.train.vocab_size)
-        if mark_of(tokenizer_folder) != marks:
-            texts = sample_texts(frame.filter(used))
-            save_tokenizer(train_tokenizer(texts, config.train.vocab_size), tokenizer_folder)
-            write_mark(tokenizer_folder, marks)
+    used = frame.filter(pl.any_horizontal([chosen for _, chosen in arms]))
+    marks = fingerprint(input_mark(folder), [s.model_dump(mode="json") for s, _ in arms], config.train.vocab_size)
+    tokenizer = tokenizer_for(config.train, used, tokenizer_folder, marks, display)
+    with display.stage("tokenize", f"vocabulary of {tokenizer.get_vocab_size():,}") as progress:
+        columns = predicate_columns(config.train, used)
+        total = int(used.select(pl.col("size_bytes").sum()).collect().item() or 0)
         build_store(
-            map(stream, batches(frame.filter(used))),
-            load_tokenizer(tokenizer_folder),
+            stream_batches(used, columns=columns),
+            tokenizer,
             store,
-            marks,
-            progress,
+            fingerprint(marks, mark_of(tokenizer_folder), columns),
+            fraction_of(total, progress),
         )
     heldout = folder / "evals" / "heldout.parquet"
     documents = heldout_documents(frame, config.eval.heldout_where)
@@ -188,27 +186,3 @@ def heldout_documents(frame: pl.LazyFrame, where: str) -> pl.DataFrame:
     """
     held = frame.filter((pl.col("split") == HELDOUT) & (pl.col("duplicate_count") == 1))
     return select(held, where).select("id", "text", pl.col("kind").alias("stream"), "language", "family").collect()
-
-
-def sample_texts(frame: pl.LazyFrame, most_bytes: int = 12_000_000) -> list[str]:
-    """Texts to train a tokenizer on: each cut to 20,000 characters, in the order of their ids, up to `most_bytes`.
-
-    An id is a hash, so its order is a random one that stays the same.
-    """
-    ordered = frame.select("id", pl.col("text").str.head(20_000)).sort("id")
-    return ordered.filter(pl.col("text").str.len_bytes().cum_sum() <= most_bytes).collect()["text"].to_list()
-
-
-def stream(frame: pl.DataFrame) -> pl.DataFrame:
-    return frame.select("id", "text", pl.col("source").alias("stream"), "language")
-
-
-def batches(frame: pl.LazyFrame, rows: int = 2_000) -> Iterator[pl.DataFrame]:
-    """The frame's rows in batches, without holding all texts at once."""
-    yield from frame.select("id", "text", "source", "language").collect_batches(chunk_size=rows, maintain_order=True)
-
-
-def natural_weights(frame: pl.LazyFrame, chosen: pl.Expr) -> dict[str, float]:
-    """Shares of the sources by bytes."""
-    sizes = frame.filter(chosen).group_by("source").agg(pl.col("size_bytes").sum()).sort("source").collect()
-    return dict(zip(sizes["source"], sizes["size_bytes"] / sizes["size_bytes"].sum(), strict=True))

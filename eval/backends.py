@@ -186,7 +186,7 @@ class CheckpointBackend:
 
     def _load_scorer(self) -> Callable[[torch.Tensor], torch.Tensor]:
         if (self.folder / "training.json").is_file():  # written by our trainer, so its decoder knows the model
-            from ..train.checkpoint import load_model
+            from ..train.pretrained import load_model
 
             return load_model(self.folder).to(self.device, torch.float32).eval()
         model = self._transformers()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import polars as pl
+
+from ..train.metrics import read_metrics
 
 POINTS = 60
 """Points a curve; single steps of 2,000 tokens differ by more than arms do, so each point is a mean of steps."""
@@ -34,26 +34,25 @@ def curves(models: Path, arms: Sequence[str]) -> list[Curve]:
     """One curve an arm that has metrics, in the order of `arms`."""
     found = []
     for arm in arms:
-        seeds = [_read(path) for path in sorted((models / arm).glob("*/metrics.jsonl"))]
-        if seeds:
-            found.append(_curve(arm, [seed for seed in seeds if seed]))
+        runs = [_read(path) for path in sorted((models / arm).glob("*/metrics.jsonl"))]
+        if seeds := [run for run in runs if len(run)]:
+            found.append(_curve(arm, seeds))
     return found
 
 
-def _read(path: Path) -> list[tuple[int, float]]:
+def _read(path: Path) -> np.ndarray:
     """(tokens, loss) of each step; NaN where the loss was not finite."""
-    points = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        entry: dict[str, Any] = json.loads(line)
-        points.append((entry["tokens_seen"], math.nan if entry["loss"] is None else entry["loss"]))
-    return points
+    table = read_metrics(path)
+    if table.is_empty():
+        return np.zeros((0, 2))
+    return table.select("tokens_seen", pl.col("loss").fill_null(float("nan"))).cast(pl.Float64).to_numpy()
 
 
-def _curve(arm: str, seeds: Sequence[Sequence[tuple[int, float]]]) -> Curve:
+def _curve(arm: str, seeds: Sequence[np.ndarray]) -> Curve:
     """The seeds took the same steps unless a run was cut short; then the common part is shown."""
     common = min(len(seed) for seed in seeds)
-    tokens = np.array([point[0] for point in seeds[0][:common]], dtype=np.float64)
-    losses = np.array([[point[1] for point in seed[:common]] for seed in seeds], dtype=np.float64)
+    tokens = seeds[0][:common, 0]
+    losses = np.stack([seed[:common, 1] for seed in seeds])
     first = int(np.searchsorted(tokens, SKIPPED_FRACTION * tokens[-1]))
     parts = [
         part

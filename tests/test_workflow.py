@@ -159,7 +159,7 @@ def test_held_out_families_are_in_no_selection_and_no_training(finished: Path) -
 
 def test_transformers_loads_a_trained_model(finished: Path) -> None:
     import torch
-    from codesieve.train.checkpoint import load_model
+    from codesieve.train.pretrained import load_model
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = finished / "models" / "everything" / "0"

@@ -1,69 +1,175 @@
-"""A trained model as a folder that transformers loads as is, and that loads back into `Decoder`.
+"""Checkpoints of a run: `step-00000100/` holds a model that transformers loads, the optimiser's state and the run's.
 
-`config.json`, `model.safetensors` (fp32; a tied head is stored once, as the embedding), `generation_config.json` and
-the tokenizer's files. Nothing in it depends on time or machine: equal weights give equal bytes. transformers itself is
-not needed for either direction.
+A checkpoint is copied to memory between two steps, written by a thread under a temporary name, flushed and renamed, so
+one that is there is whole, and a full disk costs the new one only. The last `keep` stay. What a run needs to go on is
+little, because order, objectives and learning rate are arithmetic on the step: `optimizer.safetensors` (by parameter
+name, unsharded whatever the world size) and `state.json` (step, identity of the run, spike statistics, seconds).
 """
 
 from __future__ import annotations
 
+import re
 import shutil
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
-from ..files import read_json, write_json
-from .config import ModelConfig
+from ..files import read_json, remove_temporary, replacing_folder, write_json
+from .foreign import ForeignModel
 from .model import Decoder
-from .tokenizer import END_OF_TEXT_ID
+from .pretrained import save_model
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
-TIED = "lm_head.weight"
-
-
-def save_model(model: Decoder, tokenizer_folder: Path, folder: Path) -> None:
-    """Write `model` and the tokenizer from `tokenizer_folder` into `folder` (made if need be, not cleared)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = {
-        name: tensor.detach().to("cpu", torch.float32).contiguous()
-        for name, tensor in model.state_dict().items()
-        if not (name == TIED and model.config.tie_word_embeddings)
-    }
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    write_json(folder / "config.json", model.to_hf_config())
-    write_json(
-        folder / "generation_config.json",
-        {"bos_token_id": END_OF_TEXT_ID, "eos_token_id": END_OF_TEXT_ID, "pad_token_id": END_OF_TEXT_ID},
-    )
-    for name in TOKENIZER_FILES:
-        if not (tokenizer_folder / name).is_file():
-            raise ValueError(f"{tokenizer_folder / name}: no such file; expected a folder written by save_tokenizer")
-        shutil.copyfile(tokenizer_folder / name, folder / name)
+OPTIMIZER_FILE, STATE_FILE = "optimizer.safetensors", "state.json"
+ENTRIES = {"adamw": {"step", "exp_avg", "exp_avg_sq"}, "muon": {"momentum"}}
+"""What each kind of parameter group remembers of a parameter."""
+_STEP = re.compile(r"step-(\d{8})")
 
 
-def load_model(folder: Path, compute_dtype: torch.dtype = torch.float32) -> Decoder:
-    """The decoder in `folder`, on the CPU.
+class Checkpoints:
+    """The checkpoints in `folder`, written in the background one at a time."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder, self._keep = folder, keep
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def all(self) -> list[Path]:
+        """Whole checkpoints, oldest first."""
+        found = [path for path in self.folder.glob("step-*") if _STEP.fullmatch(path.name)]
+        return sorted(path for path in found if (path / STATE_FILE).is_file())
+
+    def latest(self) -> Path | None:
+        """The newest whole checkpoint."""
+        found = self.all()
+        return found[-1] if found else None
+
+    def path(self, step: int) -> Path:
+        """Where the checkpoint after `step` steps lies."""
+        return self.folder / f"step-{step:08d}"
+
+    def save(self, step: int, write: Callable[[Path], None]) -> None:
+        """Have `write` fill the folder of the checkpoint after `step` steps, while the caller goes on.
+
+        Raises:
+            OSError: the error of the checkpoint before, if it failed.
+        """
+        self.wait()
+        self._thread = threading.Thread(target=self._write, args=(step, write), name="checkpoint")
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Until nothing is being written.
+
+        Raises:
+            OSError: if the last checkpoint could not be written; the ones before are whole.
+        """
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        error, self._error = self._error, None
+        if error is not None:
+            last = self.latest()
+            kept = f"the last whole one is {last}" if last else "there is none before it"
+            raise OSError(f"{self.folder}: the checkpoint could not be written ({error}); {kept}") from error
+
+    def remove(self) -> None:
+        """Delete all of them."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _write(self, step: int, write: Callable[[Path], None]) -> None:
+        try:
+            remove_temporary(self.folder)
+            with replacing_folder(self.path(step)) as temporary:
+                write(temporary)
+            for old in self.all()[: -self._keep]:
+                shutil.rmtree(old)
+        except BaseException as error:  # handed to the thread that trains, in `wait`
+            self._error = error
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A run between two steps, copied to memory, so that training can go on while it is written."""
+
+    model: Decoder | ForeignModel
+    weights: Mapping[str, Tensor]
+    optimizer: Mapping[str, Tensor]
+    tokenizer_folder: Path
+    state: Mapping[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        model: Decoder | ForeignModel,
+        optimizer: torch.optim.Optimizer | None,
+        tokenizer_folder: Path,
+        state: Mapping[str, Any],
+    ) -> Self:
+        """Copy what changes. With sharded parameters all ranks must call it."""
+        weights = {name: _copied(tensor) for name, tensor in model.state_dict().items()}
+        tensors = optimizer_tensors(optimizer, model) if optimizer else {}
+        return cls(model, weights, tensors, tokenizer_folder, state)
+
+    def write_model(self, folder: Path) -> None:
+        """The files that transformers loads."""
+        save_model(self.model, self.tokenizer_folder, folder, self.weights)
+
+    def write(self, folder: Path) -> None:
+        """The model's files, the optimiser's and, last, the run's state."""
+        self.write_model(folder)
+        save_file(dict(self.optimizer), folder / OPTIMIZER_FILE, metadata={"format": "pt"})
+        write_json(folder / STATE_FILE, dict(self.state))
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
+    """A copy of the optimiser's state on the CPU: `<entry>.<parameter name>`. With shards all ranks must call it."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    copied = {}
+    for parameter, entries in optimizer.state.items():
+        for entry, value in entries.items():
+            tensor = value if isinstance(value, Tensor) else torch.tensor(value)
+            copied[f"{entry}.{names[id(parameter)]}"] = _copied(tensor)
+    return copied
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, folder: Path) -> None:
+    """Put the state that `optimizer_tensors` copied into a new optimiser of the same parameters.
 
     Raises:
-        ValueError: if the folder holds another architecture, or weights and config do not fit.
+        ValueError: if the state is of other parameters, or not there.
     """
-    for name in ("config.json", "model.safetensors"):
-        if not (folder / name).is_file():
-            raise ValueError(f"{folder / name}: no such file; expected a folder written by save_model")
-    facts = read_json(folder / "config.json")
-    if facts.get("model_type") != "llama":
-        raise ValueError(f"{folder}/config.json: model_type {facts.get('model_type')!r}; load_model reads llama only")
-    fields = {name: facts[name] for name in ModelConfig.model_fields if name in facts}
-    config = ModelConfig(
-        **{**fields, "norm_eps": facts["rms_norm_eps"], "rope_theta": facts["rope_parameters"]["rope_theta"]}
-    )
-    model = Decoder(config, facts["vocab_size"], facts["max_position_embeddings"], compute_dtype=compute_dtype)
-    weights = load_file(folder / "model.safetensors")
-    if config.tie_word_embeddings:
-        weights[TIED] = weights["model.embed_tokens.weight"]
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ValueError(f"{folder}/model.safetensors does not fit config.json: {error}") from error
-    return model
+    path = folder / OPTIMIZER_FILE
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; only checkpoints of a run hold the optimiser's state")
+    tensors = load_file(path)
+    parameters = dict(model.named_parameters())
+    expected = {id(p): ENTRIES[group.get("kind", "adamw")] for group in optimizer.param_groups for p in group["params"]}
+    for key, value in tensors.items():
+        entry, _, name = key.partition(".")
+        if name not in parameters or (value.ndim and value.shape != parameters[name].shape):
+            raise ValueError(f"{path}: {key} does not fit the model; was it written with another one?")
+        parameter = parameters[name]
+        if entry not in expected[id(parameter)]:
+            raise ValueError(f"{path}: {key} is of another kind of optimiser; use the one it was written with")
+        moved = value.to(parameter.device)
+        if value.ndim and isinstance(parameter, DTensor):
+            moved = distribute_tensor(moved, parameter.device_mesh, parameter.placements)
+        optimizer.state[parameter][entry] = moved
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """`state.json` of a checkpoint."""
+    state: dict[str, Any] = read_json(folder / STATE_FILE)
+    return state
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return whole.detach().to("cpu", copy=True).contiguous()

@@ -33,6 +33,14 @@ class ModelConfig(Config):
     logit_scale: float = Field(1.0, gt=0, description="cohere: logits are multiplied by it")
     initializer_range: float = Field(0.02, gt=0)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _as_many_key_heads(cls, data: Any) -> Any:
+        """As many key heads as heads, where only those are given."""
+        if isinstance(data, dict) and "num_attention_heads" in data:
+            return {"num_key_value_heads": data["num_attention_heads"], **data}
+        return data
+
     @property
     def head_dim(self) -> int:
         """Dimensions of an attention head."""
@@ -48,6 +56,10 @@ class ModelConfig(Config):
             raise ValueError("rotary_dim is for the codegen family, and at most the head dimension")
         if self.logit_scale != 1.0 and self.family != "cohere":
             raise ValueError("logit_scale is for the cohere family")
+        if self.family == "codegen" and self.rope_theta != 10_000:
+            raise ValueError(
+                f"codegen: rope_theta {self.rope_theta:g}; transformers' CodeGen always rotates with 10000"
+            )
         if self.family == "codegen" and (
             self.tie_word_embeddings
             or self.num_attention_heads % 4
@@ -246,6 +258,8 @@ class TrainConfig(Config):
             raise ValueError("names of stages must differ")
         if self.stages and self.stages[0].join == "anneal":
             raise ValueError(f'stage "{names[0]}": the first stage has no rate to anneal from')
+        if self.optimizer == "muon" and self.parallel == "fsdp":
+            raise ValueError("muon needs whole matrices: use parallel: ddp, or adamw")
         if self.init_optimizer and not self.init_from:
             raise ValueError("init_optimizer needs init_from")
         if self.backend == "transformers" and not self.init_from:

@@ -13,9 +13,9 @@ from typing import Literal
 import torch
 
 
-def choose_device() -> torch.device:
-    """The GPU where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def choose_device(local_rank: int = 0) -> torch.device:
+    """The GPU of this rank where there is one."""
+    return torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def choose_dtype(name: Literal["auto", "bfloat16", "float32"], device: torch.device) -> torch.dtype:

@@ -1,10 +1,14 @@
-"""A thin decoder of the Llama family whose parameters carry transformers' names.
+"""A thin decoder of three families: Llama, Cohere's parallel block, CodeGen2. `ModelConfig.family` chooses.
 
-`Decoder(tokens)` gives logits, `Decoder.hidden(tokens)` what comes before the head, for a loss that never holds all
-logits. Logits and gradients equal `transformers.LlamaForCausalLM` with the same parameters (tested to fp32 rounding),
-grouped key heads and packed rows included. Weights stay in fp32; `compute_dtype` is that of the matrix products, the
-residual stream, norms, rotary embedding and softmax stay in fp32. Every parameter is drawn from a generator of its own
-(seed, name), so equal seeds give equal models whatever the device or the order of construction.
+`Decoder.loss` is what training calls; `Decoder(tokens)` gives logits. Logits and gradients equal those of transformers'
+class with the same parameters (tested to fp32 rounding), grouped key heads and packed rows included. All families share
+one module tree with the names of transformers' Llama, which are Cohere's too; `families.py` maps them to CodeGen's.
+Weights stay in fp32; `compute_dtype` is that of the matrix products, the residual stream, norms, rotary embedding and
+softmax stay in fp32. Every parameter is drawn from a generator of its own (seed, name), so equal seeds give equal
+models whatever the device or the order of construction.
+
+Queries, keys and values are one product. Joining gate and up to it in a parallel block, or the two ways out, gained
+nothing on a CPU (within 5 % either way at hidden sizes of 128 to 512).
 
 Shapes: B rows, T tokens, D hidden, H heads, G key heads, K head dimension, F inner size, V vocabulary.
 """
@@ -18,10 +22,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from . import families
 from .attention import Mask, attend
 from .config import ModelConfig
-from .fused import rms_norm, rotary_tables, rotate_heads, swiglu
-from .tokenizer import END_OF_TEXT_ID
+from .fused import Tables, as_halves, rms_norm, rotary_tables, rotate_heads
+from .loss import linear_cross_entropy
 
 
 class Decoder(nn.Module):
@@ -34,85 +39,105 @@ class Decoder(nn.Module):
         sequence_length: int,
         seed: int = 0,
         compute_dtype: torch.dtype = torch.float32,
+        end_of_text: int = 0,
     ) -> None:
-        """Build and initialise.
+        """Build and initialise; on the meta device nothing is drawn.
 
         Args:
             sequence_length: written into the Hugging Face config; the model itself takes any length.
-            seed: of the initial weights: normal with `initializer_range`, norms 1, as in transformers.
+            seed: of the initial weights: normal with `initializer_range`, norms 1, biases 0, as in transformers.
+            end_of_text: id written into the Hugging Face config.
+
+        Raises:
+            ValueError: if transformers' class of the family could not compute what `config` asks for.
         """
         super().__init__()
         self.config, self.vocab_size, self.sequence_length = config, vocab_size, sequence_length
-        self.compute_dtype = compute_dtype
+        self.compute_dtype, self.end_of_text = compute_dtype, end_of_text
         self.model = _Body(config, vocab_size)
-        self.lm_head = _Matrix(vocab_size, config.hidden_size)
-        if config.tie_word_embeddings:
-            self.lm_head.weight = self.model.embed_tokens.weight
-        self._initialise(seed)
+        self.lm_head = _Matrix(vocab_size, config.hidden_size, bias=config.family == "codegen")
+        self.tie()
+        self.initialise(seed)
 
-    def forward(
-        self, tokens_BT: Tensor, positions_BT: Tensor | None = None, segments_BT: Tensor | None = None
-    ) -> Tensor:
-        """Logits_BTV in fp32. `segments_BT` isolates documents packed into a row; then give their positions too."""
-        hidden_BTD = self.hidden(tokens_BT, positions_BT, segments_BT)
-        return _linear(hidden_BTD, self.lm_head.weight, self.compute_dtype).float()
+    def forward(self, tokens_BT: Tensor, positions_BT: Tensor | None = None, mask: Mask | None = None) -> Tensor:
+        """Logits_BTV in fp32."""
+        logits_BTV: Tensor = self.lm_head(self.hidden(tokens_BT, positions_BT, mask), self.compute_dtype).float()
+        return logits_BTV if self.config.logit_scale == 1.0 else logits_BTV * self.config.logit_scale
 
-    def hidden(
-        self, tokens_BT: Tensor, positions_BT: Tensor | None = None, segments_BT: Tensor | None = None
-    ) -> Tensor:
-        """Output of the final norm, fp32."""
+    def hidden(self, tokens_BT: Tensor, positions_BT: Tensor | None = None, mask: Mask | None = None) -> Tensor:
+        """Output of the final norm, fp32.
+
+        Args:
+            positions_BT: of each token in its document; default: in its row.
+            mask: what each token sees; default: its row up to itself. Packed documents need positions too.
+        """
+        rows, time = tokens_BT.shape
         if positions_BT is None:
-            positions_BT = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)[None]
+            positions_BT = torch.arange(time, device=tokens_BT.device)[None]
+        if mask is None:
+            mask = Mask.causal(rows, time, tokens_BT.device)
         config = self.config
-        tables = rotary_tables(positions_BT, config.hidden_size // config.num_attention_heads, config.rope_theta)
-        mask = Mask.of(tokens_BT, segments_BT)
+        tables = rotary_tables(positions_BT, config.rotary_dim or config.head_dim, config.rope_theta)
         x_BTD = F.embedding(tokens_BT, self.model.embed_tokens.weight)
         for layer in self.model.layers:
             x_BTD = layer(x_BTD, tables, mask, self.compute_dtype)
         return self.model.norm(x_BTD)  # type: ignore[no-any-return]
 
+    def loss(
+        self,
+        tokens_BT: Tensor,
+        targets_BT: Tensor,
+        positions_BT: Tensor | None,
+        mask: Mask | None,
+        valid_targets: int,
+        z_loss: float = 0.0,
+    ) -> tuple[Tensor, Tensor]:
+        """The loss to differentiate and losses_BT in nats; see `linear_cross_entropy`."""
+        hidden_BTD = self.hidden(tokens_BT, positions_BT, mask)
+        loss, losses_N = linear_cross_entropy(
+            hidden_BTD.flatten(0, 1),
+            self.lm_head.weight,
+            targets_BT.flatten(),
+            valid_targets,
+            self.compute_dtype,
+            bias_V=self.lm_head.bias,
+            logit_scale=self.config.logit_scale,
+            z_loss=z_loss,
+        )
+        return loss, losses_N.view(targets_BT.shape)
+
     def parameter_counts(self) -> dict[str, int]:
         """Parameters in all, and without embedding and head."""
         total = sum(parameter.numel() for parameter in self.parameters())
-        tables = {id(self.lm_head.weight), id(self.model.embed_tokens.weight)}
-        body = sum(parameter.numel() for parameter in self.parameters() if id(parameter) not in tables)
+        body = sum(parameter.numel() for name, parameter in self.named_parameters() if _in_body(name))
         return {"parameters": total, "parameters_without_embeddings": body}
 
+    def matrices(self) -> list[nn.Parameter]:
+        """The 2-D parameters of the layers."""
+        return [parameter for parameter in self.model.layers.parameters() if parameter.ndim == 2]
+
     def to_hf_config(self) -> dict[str, Any]:
-        """The content of `config.json`: with it `LlamaForCausalLM` computes what this module computes."""
-        config = self.config
-        return {
-            "architectures": ["LlamaForCausalLM"],
-            "model_type": "llama",
-            "vocab_size": self.vocab_size,
-            "hidden_size": config.hidden_size,
-            "intermediate_size": config.intermediate_size,
-            "num_hidden_layers": config.num_hidden_layers,
-            "num_attention_heads": config.num_attention_heads,
-            "num_key_value_heads": config.num_key_value_heads,
-            "head_dim": config.hidden_size // config.num_attention_heads,
-            "hidden_act": "silu",
-            "max_position_embeddings": self.sequence_length,
-            "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
-            "rms_norm_eps": config.norm_eps,
-            "initializer_range": config.initializer_range,
-            "tie_word_embeddings": config.tie_word_embeddings,
-            "attention_bias": False,
-            "mlp_bias": False,
-            "dtype": "float32",
-            "bos_token_id": END_OF_TEXT_ID,
-            "eos_token_id": END_OF_TEXT_ID,
-        }
+        """The content of `config.json`: with it transformers computes what this module computes."""
+        return families.to_config(self.config, self.vocab_size, self.sequence_length, self.end_of_text)
+
+    def tie(self) -> None:
+        """Make the head the embedding where the config says so; needed again after parameters were replaced."""
+        if self.config.tie_word_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
 
     @torch.no_grad()
-    def _initialise(self, seed: int) -> None:
+    def initialise(self, seed: int) -> None:
+        """Draw the initial weights of `seed`."""
         for name, parameter in self.named_parameters():
+            if parameter.is_meta:
+                continue
             if parameter.ndim == 1:
-                parameter.fill_(1.0)
+                parameter.fill_(0.0 if name.endswith("bias") else 1.0)
                 continue
             digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
             generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-            parameter.normal_(0.0, self.config.initializer_range, generator=generator)
+            drawn = parameter if parameter.device.type == "cpu" else torch.empty(parameter.shape, device="cpu")
+            parameter.copy_(drawn.normal_(0.0, self.config.initializer_range, generator=generator))
 
 
 class _Body(nn.Module):
@@ -129,63 +154,92 @@ class _Layer(nn.Module):
         self.self_attn = _Attention(config)
         self.mlp = _Feedforward(config)
         self.input_layernorm = _Norm(config)
-        self.post_attention_layernorm = _Norm(config)
+        self.is_parallel = config.family != "llama"
+        if not self.is_parallel:
+            self.post_attention_layernorm = _Norm(config)
 
-    def forward(self, x_BTD: Tensor, tables: tuple[Tensor, Tensor], mask: Mask, dtype: torch.dtype) -> Tensor:
-        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), tables, mask, dtype)
-        return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD), dtype)  # type: ignore[no-any-return]
+    def forward(self, x_BTD: Tensor, tables: Tables, mask: Mask, dtype: torch.dtype) -> Tensor:
+        normed_BTD = self.input_layernorm(x_BTD)
+        x_BTD = x_BTD + self.self_attn(normed_BTD, tables, mask, dtype)
+        if not self.is_parallel:
+            normed_BTD = self.post_attention_layernorm(x_BTD)
+        return x_BTD + self.mlp(normed_BTD, dtype)  # type: ignore[no-any-return]
 
 
 class _Attention(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.heads, self.key_heads = config.num_attention_heads, config.num_key_value_heads
-        size = config.hidden_size // config.num_attention_heads
+        self.heads, self.key_heads, size = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+        self.interleaved = (config.rotary_dim or size) if config.family != "llama" else 0
         self.q_proj = _Matrix(self.heads * size, config.hidden_size)
         self.k_proj = _Matrix(self.key_heads * size, config.hidden_size)
         self.v_proj = _Matrix(self.key_heads * size, config.hidden_size)
         self.o_proj = _Matrix(config.hidden_size, self.heads * size)
 
-    def forward(self, x_BTD: Tensor, tables: tuple[Tensor, Tensor], mask: Mask, dtype: torch.dtype) -> Tensor:
+    def forward(self, x_BTD: Tensor, tables: Tables, mask: Mask, dtype: torch.dtype) -> Tensor:
         # One product for the three: joining the weights costs far less than two more passes over the activations.
-        weight = torch.cat((self.q_proj.weight, self.k_proj.weight, self.v_proj.weight))
-        q_BHTK, k_BGTK, v_BGTK = rotate_heads(_linear(x_BTD, weight, dtype), tables, self.heads, self.key_heads)
+        query: Tensor = self.q_proj.weight
+        key: Tensor = self.k_proj.weight
+        if self.interleaved:
+            query = as_halves(query, self.heads, self.interleaved)
+            key = as_halves(key, self.key_heads, self.interleaved)
+        weight = torch.cat((query, key, self.v_proj.weight))
+        qkv_BTC = F.linear(x_BTD.to(dtype), weight.to(dtype))
+        q_BHTK, k_BGTK, v_BGTK = rotate_heads(qkv_BTC, tables, self.heads, self.key_heads)
         if x_BTD.device.type != "cpu":
             q_BHTK, k_BGTK, v_BGTK = q_BHTK.to(dtype), k_BGTK.to(dtype), v_BGTK.to(dtype)
         out_BTD = attend(q_BHTK, k_BGTK, v_BGTK, mask).flatten(2)
-        return _linear(out_BTD, self.o_proj.weight, dtype)
+        return self.o_proj(out_BTD, dtype)  # type: ignore[no-any-return]
 
 
 class _Feedforward(nn.Module):
+    """SwiGLU, or for codegen GELU (tanh form) with biases."""
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.gate_proj = _Matrix(config.intermediate_size, config.hidden_size)
-        self.up_proj = _Matrix(config.intermediate_size, config.hidden_size)
-        self.down_proj = _Matrix(config.hidden_size, config.intermediate_size)
+        self.is_gated = config.family != "codegen"
+        if self.is_gated:
+            self.gate_proj = _Matrix(config.intermediate_size, config.hidden_size)
+        self.up_proj = _Matrix(config.intermediate_size, config.hidden_size, bias=not self.is_gated)
+        self.down_proj = _Matrix(config.hidden_size, config.intermediate_size, bias=not self.is_gated)
 
     def forward(self, x_BTD: Tensor, dtype: torch.dtype) -> Tensor:
         x_BTD = x_BTD.to(dtype)
-        gate_BTF, up_BTF = _linear(x_BTD, self.gate_proj.weight, dtype), _linear(x_BTD, self.up_proj.weight, dtype)
-        return _linear(swiglu(gate_BTF, up_BTF), self.down_proj.weight, dtype)
+        up_BTF = self.up_proj(x_BTD, dtype)
+        if self.is_gated:
+            inner_BTF = F.silu(self.gate_proj(x_BTD, dtype)) * up_BTF
+        else:
+            inner_BTF = F.gelu(up_BTF, approximate="tanh")
+        return self.down_proj(inner_BTF, dtype)  # type: ignore[no-any-return]
 
 
 class _Matrix(nn.Module):
-    """A weight [output, input] under its Hugging Face name; `nn.Linear` would draw it from the global generator."""
+    """A weight [output, input] and perhaps a bias; `nn.Linear` would draw them from the global generator."""
 
-    def __init__(self, outputs: int, inputs: int) -> None:
+    def __init__(self, outputs: int, inputs: int, bias: bool = False) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(outputs, inputs))
+        self.bias = nn.Parameter(torch.empty(outputs)) if bias else None
+
+    def forward(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        bias = None if self.bias is None else self.bias.to(dtype)
+        return F.linear(x.to(dtype), self.weight.to(dtype), bias)
 
 
 class _Norm(nn.Module):
+    """RMSNorm for llama, LayerNorm for the others, with a bias for codegen."""
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(config.hidden_size))
-        self.epsilon = config.norm_eps
+        self.weight = nn.Parameter(torch.empty(config.hidden_size))
+        self.bias = nn.Parameter(torch.empty(config.hidden_size)) if config.family == "codegen" else None
+        self.epsilon, self.is_rms = config.norm_eps, config.family == "llama"
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        return rms_norm(x_BTD, self.weight, self.epsilon)
+        if self.is_rms:
+            return rms_norm(x_BTD, self.weight, self.epsilon)
+        return F.layer_norm(x_BTD, self.weight.shape, self.weight, self.bias, self.epsilon)
 
 
-def _linear(x: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
-    return F.linear(x.to(dtype), weight.to(dtype))
+def _in_body(name: str) -> bool:
+    return not name.startswith(("lm_head.", "model.embed_tokens."))

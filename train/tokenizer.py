@@ -8,18 +8,24 @@ on minified files; the price is that a run of more than 64 equal characters is a
 
 Training gives the same bytes in every process: the library breaks ties between pairs by their ids and orders its
 alphabet by code point, and the texts are counted, not sampled.
+
+Any other tokenizer.json is loaded as it is published and used the same way: no token is added to a document, and one
+that it quotes stays text.
 """
 
 from __future__ import annotations
 
+import json
 import re
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from ..files import write_json
+from ..files import read_json, write_atomic, write_json
+from .sentinels import is_control
 
 END_OF_TEXT = "<|endoftext|>"
 END_OF_TEXT_ID = 0
@@ -30,10 +36,17 @@ SPECIAL_TOKENS = (
     "<|fim_suffix|>",
     "<sep>",
     "<eom>",
-    *(f"<mask_{number}>" for number in range(1, 17)),
+    *(f"<mask_{number}>" for number in range(1, 101)),
+    "<|R|>",
+    "<|S|>",
+    "<|X|>",
 )
-"""Ids 0 to 21. The names of the fill-in-the-middle tokens are Qwen2.5-Coder's, those of `<sep>`, `<eom>` and
-`<mask_n>` CodeGen2's; they are reserved now so that a later objective does not change the vocabulary."""
+"""Ids 0 to 108. The names of the fill-in-the-middle tokens are Qwen2.5-Coder's, those of `<sep>`, `<eom>` and
+`<mask_n>` CodeGen2's, as many masks as T5 has; the last three are UL2's modes. All are reserved whatever the objective
+is, so that another one does not change the vocabulary."""
+
+FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+"""What a model folder has of its tokenizer; only the first is needed to encode."""
 
 PIECES = "|".join(
     (
@@ -51,7 +64,9 @@ LONGEST_TEXT = 1 << 20
 """Characters that are encoded in one call. The library keeps about 100 bytes of bookkeeping a character, so a 50 MB
 file would need gigabytes; 1 Mi characters need 0.1 GB and lose no speed."""
 
-_PIECE_BORDER = re.compile(r"[!-~]\n")
+_BORDER = re.compile(r"[A-Za-z0-9](?=\r?\n)")
+"""No token goes over such a place: not of our pieces, nor of those of GPT-2, GPT-4, Llama 3, Qwen or DeepSeek (where
+the signs before a line end may share a token with it), nor of SentencePiece, which has line ends as bytes."""
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -104,43 +119,89 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer that `save_tokenizer` wrote."""
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; expected a folder written by save_tokenizer")
-    return _text_is_text(Tokenizer.from_file(str(path)))
+    """The tokenizer of a model folder, ours or any fast one of transformers, ready to encode documents.
+
+    Nothing is added to a text, cut off it or filled up, whatever tokenizer.json says about templates, truncation and
+    padding. Control tokens that it does not call special (see `is_control`) are made special, so that a document that
+    spells one keeps it as text.
+
+    Raises:
+        ValueError: if there is no tokenizer.json, or the library cannot read it.
+    """
+    path = _present(folder)
+    facts = read_json(path)
+    try:
+        for token in facts["added_tokens"]:
+            token["special"] = token["special"] or is_control(token["content"])
+        tokenizer = Tokenizer.from_str(json.dumps(facts))
+    except Exception as error:  # the library raises no narrower class
+        reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else error
+        raise ValueError(f"{path}: not a tokenizer that the `tokenizers` library reads: {reason}") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.post_processor = None
+    return _text_is_text(tokenizer)
+
+
+def copy_tokenizer(folder: Path, into: Path) -> None:
+    """Copy the tokenizer's files of a model folder, byte by byte; those that are not there are left out.
+
+    Raises:
+        ValueError: if there is no tokenizer.json.
+    """
+    _present(folder)
+    for name in FILES:
+        if (folder / name).is_file():
+            write_atomic(into / name, (folder / name).read_bytes())
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[np.ndarray]:
     """Token ids of each text, `uint32`, without special tokens.
 
     A document that contains the characters `<|endoftext|>` is text like any other. Texts above `LONGEST_TEXT` are
-    encoded in parts that end where a piece ends anyway, so the ids are those of the whole; only a single line above
-    four times that length is cut elsewhere.
+    encoded in parts that end where a token ends anyway, so the ids are those of the whole; only where no line ends in
+    a letter or digit for four times that length they are cut elsewhere.
     """
-    parts = [list(_parts(text)) for text in texts]
+    lead = _lead(tokenizer) if any(len(text) > LONGEST_TEXT for text in texts) else None
+    parts = [list(_parts(text)) if lead is not None else [text] for text in texts]
     encodings = tokenizer.encode_batch_fast([part for group in parts for part in group], add_special_tokens=False)
-    ids = iter(encodings)
-    return [np.concatenate([_ids(next(ids)) for _ in group]) if group else _EMPTY for group in parts]
-
-
-_EMPTY = np.zeros(0, dtype=np.uint32)
+    ids = map(_ids, encodings)
+    return [np.concatenate([next(ids)[lead if number else 0 :] for number in range(len(group))]) for group in parts]
 
 
 def _ids(encoding: object) -> np.ndarray:
-    return np.array(encoding.ids, dtype=np.uint32)  # type: ignore[attr-defined]
+    # By way of an array: three times as fast as numpy's own reading of a list.
+    return np.array(array("I", encoding.ids), dtype=np.uint32)  # type: ignore[attr-defined]
+
+
+def _lead(tokenizer: Tokenizer) -> int | None:
+    """Ids that a part starts with for being a text of its own: 1 for SentencePiece's blank; None: it cannot be cut."""
+    encodings = tokenizer.encode_batch_fast(["a\nb", "a", "\nb"], add_special_tokens=False)
+    whole, left, right = (encoding.ids for encoding in encodings)
+    lead = len(left) + len(right) - len(whole)
+    return lead if lead in (0, 1) and left + right[lead:] == whole else None
 
 
 def _parts(text: str, longest: int = LONGEST_TEXT) -> Iterator[str]:
-    """`text` in parts of about `longest` characters, cut where `PIECES` cuts: before a line end, after ASCII."""
+    """`text` in parts of about `longest` characters, cut at a `_BORDER`; an empty text is one part."""
     begin = 0
     while len(text) - begin > longest:
-        border = _PIECE_BORDER.search(text, begin + longest - 1, begin + 4 * longest)
-        end = border.start() + 1 if border else min(begin + 4 * longest, len(text))
+        border = _BORDER.search(text, begin + longest - 1, begin + 4 * longest)
+        end = border.end() if border else min(begin + 4 * longest, len(text))
         yield text[begin:end]
         begin = end
-    if begin < len(text):
+    if begin < len(text) or not text:
         yield text[begin:]
+
+
+def _present(folder: Path) -> Path:
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise ValueError(
+            f"{path}: no such file; a tokenizer without it is converted by "
+            "AutoTokenizer.from_pretrained(folder).save_pretrained(folder) of transformers"
+        )
+    return path
 
 
 def _text_is_text(tokenizer: Tokenizer) -> Tokenizer:

@@ -16,7 +16,7 @@ from typing import Any
 
 from ...config import EvalConfig
 from ...files import read_json, write_json
-from ...processes import START_METHOD, run_processes
+from ...processes import START_METHOD, run_processes, stop_requested
 from ...strict import fingerprint
 from ...train.config import TrainConfig
 
@@ -115,20 +115,28 @@ def _do(index: int, job: Job) -> None:
         return update
 
     rows = pl.read_parquet(job.documents)["row"].to_numpy().astype(np.int64)
-    train(
-        job.train,
-        TokenStore.open(job.store),
-        rows,
-        job.weights,
-        job.seed,
-        job.tokenizer,
-        job.model,
-        progress=report(0.0, TRAIN_SHARE),
-    )
+    heldout = pl.read_parquet(job.heldout)
+    with stop_requested() as stop:
+        try:
+            train(
+                job.train,
+                TokenStore.open(job.store),
+                rows,
+                job.weights,
+                job.seed,
+                job.tokenizer,
+                job.model,
+                progress=report(0.0, TRAIN_SHARE),
+                validation=heldout if job.train.validate_tokens else None,
+                stop=stop,
+                restart=True,  # the marker has just said that this is another job
+            )
+        except KeyboardInterrupt:
+            os._exit(1)  # the parent ended us, and the checkpoint is written: the pool must not hand out more
     evaluate(
         job.model,
         job.eval.tasks,
-        pl.read_parquet(job.heldout),
+        heldout,
         job.eval,
         job.evaluation,
         progress=report(TRAIN_SHARE, 1 - TRAIN_SHARE),

@@ -148,9 +148,9 @@ def test_codesieves_own_checkpoints_are_scored_by_its_decoder_as_transformers_sc
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from codesieve.files import write_json
-    from codesieve.train.checkpoint import save_model
     from codesieve.train.config import ModelConfig
     from codesieve.train.model import Decoder
+    from codesieve.train.pretrained import save_model
 
     config = ModelConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=2, initializer_range=0.3)
     tokenizer = tmp_path / "tokenizer"

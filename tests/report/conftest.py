@@ -135,7 +135,22 @@ def write_curves(folder: Path, config: RunConfig) -> None:
             with (model / "metrics.jsonl").open("w", encoding="utf-8") as file:
                 for step in range(1, 21):
                     loss = None if step == 7 else 3 + 5 / step + 0.1 * seed
-                    write_step(file, StepMetrics(step, 2048 * step, loss, {"code": loss}, 1e-3, 0.5, loss is None, 1e4))
+                    entry = StepMetrics(
+                        step=step,
+                        stage="train",
+                        tokens_seen=2048 * step,
+                        loss=loss,
+                        losses={"code": loss},
+                        losses_by_objective={"causal": loss},
+                        targets=2048,
+                        learning_rate=1e-3,
+                        grad_norm=0.5,
+                        skipped=loss is None,
+                        tokens_per_second=1e4,
+                        mfu=None,
+                        wait_fraction=0.0,
+                    )
+                    write_step(file, entry)
 
 
 def write_decision(folder: Path, config: RunConfig) -> None:

@@ -1,87 +1,95 @@
+import errno
 import json
 
 import pytest
 import torch
-from codesieve.strict import CONFIGS, parse, read_yaml
-from codesieve.train.checkpoint import load_model, save_model
-from codesieve.train.config import ModelConfig
+from codesieve.train.checkpoint import Checkpoints, Snapshot, restore_optimizer
+from codesieve.train.config import ModelConfig, TrainConfig
 from codesieve.train.model import Decoder
-from codesieve.train.tokenizer import save_tokenizer, train_tokenizer
-from safetensors import safe_open
+from codesieve.train.optim import make_optimizer
+from codesieve.train.pretrained import load_model
+from training_world import make_world
+
+SMALL = ModelConfig(hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2)
 
 
-@pytest.fixture(scope="module")
-def tokenizer_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tokenizer")
-    save_tokenizer(train_tokenizer(["def f(x):\n    return x + 1\n" * 20, "abc abd abe xyz uvw " * 20], 285), folder)
-    return folder
+def writer(text):
+    def write(folder):
+        (folder / "model.bin").write_text(text)
+        (folder / "state.json").write_text(json.dumps({"step": 1}))
+
+    return write
 
 
-def decoder(tied=True):
-    config = ModelConfig(
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_key_value_heads=2,
-        tie_word_embeddings=tied,
-        rope_theta=5000.0,
-        initializer_range=0.3,
-    )
-    return Decoder(config, 285, 64)
+def test_the_last_ones_stay(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    assert checkpoints.latest() is None
+    for step in (5, 10, 15):
+        checkpoints.save(step, writer(str(step)))
+    checkpoints.wait()
+    assert [path.name for path in checkpoints.all()] == ["step-00000010", "step-00000015"]
+    assert (checkpoints.latest() / "model.bin").read_text() == "15"
 
 
-@pytest.mark.parametrize("tied", [True, False])
-def test_transformers_loads_the_folder_and_gives_the_same_logits(tied, tokenizer_folder, tmp_path):
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def test_a_full_disk_costs_the_new_checkpoint_only_and_is_told(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save(5, writer("whole"))
 
-    save_model(decoder(tied), tokenizer_folder, tmp_path)
-    loaded, info = AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
-    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-    ids = AutoTokenizer.from_pretrained(tmp_path)("def f(abc):\n    return abc", return_tensors="pt")["input_ids"]
-    with torch.no_grad():
-        torch.testing.assert_close(loaded(ids).logits, decoder(tied)(ids), atol=1e-4, rtol=0)
-    assert loaded.generation_config.eos_token_id == 0
+    def full(folder):
+        (folder / "model.bin").write_text("ha")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-
-@pytest.mark.parametrize("tied", [True, False])
-def test_a_saved_model_loads_back_bit_by_bit(tied, tokenizer_folder, tmp_path):
-    save_model(decoder(tied), tokenizer_folder, tmp_path)
-    loaded = load_model(tmp_path)
-    assert loaded.config == decoder(tied).config
-    assert (loaded.lm_head.weight is loaded.model.embed_tokens.weight) == tied
-    for name, tensor in decoder(tied).state_dict().items():
-        assert torch.equal(loaded.state_dict()[name], tensor)
+    checkpoints.save(10, full)
+    with pytest.raises(OSError, match=r"No space left on device.*last whole one is .*step-00000005"):
+        checkpoints.wait()
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000005"]
+    checkpoints.wait()  # said once
+    checkpoints.save(15, writer("again"))
+    checkpoints.wait()
+    assert checkpoints.latest().name == "step-00000015"
 
 
-def test_equal_models_give_equal_files(tokenizer_folder, tmp_path):
-    for name in ("a", "b"):
-        save_model(decoder(), tokenizer_folder, tmp_path / name)
-    with safe_open(tmp_path / "a" / "model.safetensors", "pt") as file:
-        assert file.metadata() == {"format": "pt"}  # older transformers refuse a file without it
-        assert "lm_head.weight" not in file.keys()  # noqa: SIM118
-    names = sorted(path.name for path in (tmp_path / "a").iterdir())
-    assert names == [
-        "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
-    ]  # fmt: skip
-    for name in names:
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+def test_what_a_killed_process_left_is_no_checkpoint(tmp_path):
+    (tmp_path / "step-00000007").mkdir()
+    torn = tmp_path / ".tmp-1-step-00000009"
+    torn.mkdir()
+    writer("torn")(torn)
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    assert checkpoints.latest() is None
+    checkpoints.save(10, writer("whole"))
+    checkpoints.wait()
+    assert checkpoints.latest().name == "step-00000010"
+    assert not torn.exists()
 
 
-def test_a_folder_that_does_not_fit_is_named(tokenizer_folder, tmp_path):
-    with pytest.raises(ValueError, match=r"config\.json: no such file"):
-        load_model(tmp_path)
-    save_model(decoder(), tokenizer_folder, tmp_path)
-    facts = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps({**facts, "hidden_size": 64}))
-    with pytest.raises(ValueError, match="does not fit"):
-        load_model(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps({**facts, "model_type": "gpt2"}))
-    with pytest.raises(ValueError, match="model_type 'gpt2'"):
-        load_model(tmp_path)
-    with pytest.raises(ValueError, match=r"tokenizer\.json: no such file"):
-        save_model(decoder(), tmp_path / "nowhere", tmp_path / "out")
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_a_snapshot_does_not_change_with_the_model_and_brings_everything_back(tmp_path, kind):
+    make_world(tmp_path, documents=30)
+    config = TrainConfig(model=SMALL, optimizer=kind)
+    model = Decoder(SMALL, 400, 16)
+    optimizer = make_optimizer(config, model)
 
+    def step(model, optimizer, seed):
+        tokens = torch.randint(0, 400, (1, 16), generator=torch.Generator().manual_seed(seed))
+        model(tokens).logsumexp(-1).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
 
-@pytest.mark.parametrize("path", sorted((CONFIGS / "models").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_preset_is_a_model_config(path):
-    assert parse(ModelConfig, read_yaml(path), str(path)).num_hidden_layers > 0
+    step(model, optimizer, 0)
+    snapshot = Snapshot.of(model, optimizer, tmp_path / "tokenizer", {"step": 1})
+    step(model, optimizer, 1)
+    (tmp_path / "saved").mkdir()
+    snapshot.write(tmp_path / "saved")
+
+    again = load_model(tmp_path / "saved")
+    resumed = make_optimizer(config, again)
+    restore_optimizer(resumed, again, tmp_path / "saved")
+    step(again, resumed, 1)
+    for (name, mine), theirs in zip(again.named_parameters(), model.parameters(), strict=True):
+        assert torch.equal(mine, theirs), name
+
+    other = Decoder(SMALL.model_copy(update={"hidden_size": 32}), 400, 16)
+    with pytest.raises(ValueError, match="does not fit the model"):
+        restore_optimizer(make_optimizer(config, other), other, tmp_path / "saved")
+    with pytest.raises(ValueError, match="only checkpoints of a run hold the optimiser's state"):
+        restore_optimizer(resumed, again, tmp_path / "tokenizer")

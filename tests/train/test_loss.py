@@ -1,37 +1,65 @@
 import pytest
 import torch
 from codesieve.train import loss as module
-from codesieve.train.loss import linear_cross_entropy
+from codesieve.train.loss import cross_entropy, linear_cross_entropy
 from codesieve.train.rows import IGNORED
-from torch.nn.functional import cross_entropy
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch.nn import functional as F
+
+VOCABULARY = 30
+EXTRAS = {"bias_V": True, "logit_scale": 0.25, "z_loss": 0.1}
 
 
-def case(count=50, width=8, vocab_size=30, ignored=7):
+def case(count=50, width=8, ignored=7, dtype=torch.float32):
     torch.manual_seed(0)
-    hidden, weight = torch.randn(count, width, requires_grad=True), torch.randn(vocab_size, width, requires_grad=True)
-    targets = torch.randint(0, vocab_size, (count,))
+    hidden, weight, bias = (
+        torch.randn(*shape, dtype=dtype, requires_grad=True)
+        for shape in ((count, width), (VOCABULARY, width), (VOCABULARY,))
+    )
+    targets = torch.randint(0, VOCABULARY, (count,))
     targets[torch.randperm(count)[:ignored]] = IGNORED
-    return hidden, weight, targets
+    return hidden, weight, bias, targets
+
+
+def definition(hidden, weight, targets, valid, bias_V=None, logit_scale=1.0, z_loss=0.0):
+    logits = hidden @ weight.t() if bias_V is None else hidden @ weight.t() + bias_V
+    logits = logits * logit_scale
+    losses = F.cross_entropy(logits, targets, reduction="none")
+    squares = logits.logsumexp(1).square()[targets != IGNORED]
+    return (losses.sum() + z_loss * squares.sum()) / valid, losses
+
+
+def assert_equal(ours, theirs, tensors, atol=1e-6, rtol=1e-4):
+    torch.testing.assert_close(ours[0], theirs[0], atol=atol, rtol=rtol)
+    torch.testing.assert_close(ours[1], theirs[1].detach(), atol=atol, rtol=rtol)
+    gradients = [torch.autograd.grad(3 * loss, tensors) for loss in (ours[0], theirs[0])]
+    for mine, reference in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, reference, atol=atol, rtol=rtol)
 
 
 @pytest.mark.parametrize("chunk", [1, 16, 50, 1000])
-def test_value_and_gradients_equal_cross_entropy_on_all_logits(monkeypatch, chunk):
-    monkeypatch.setitem(module.CHUNK_BYTES, "cpu", chunk * 4 * 30)
-    hidden, weight, targets = case()
-    loss, losses = linear_cross_entropy(hidden, weight, targets, 43)
-    expected = cross_entropy(hidden @ weight.t(), targets, ignore_index=IGNORED)
-    torch.testing.assert_close(loss, expected)
-    torch.testing.assert_close(losses, cross_entropy(hidden @ weight.t(), targets, reduction="none"))
-    for mine, theirs in zip(
-        torch.autograd.grad(3 * loss, (hidden, weight)),
-        torch.autograd.grad(3 * expected, (hidden, weight)),
-        strict=True,
-    ):
-        torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=1e-4)
+@pytest.mark.parametrize("ignored", [0, 2, 30, 49])
+@pytest.mark.parametrize("extras", [{}, EXTRAS, {"z_loss": 0.1}, {"logit_scale": 2.0}])
+def test_value_and_gradients_equal_cross_entropy_on_all_logits(monkeypatch, chunk, ignored, extras):
+    monkeypatch.setitem(module.CHUNK_BYTES, "cpu", chunk * 8 * VOCABULARY)
+    hidden, weight, bias, targets = case(ignored=ignored, dtype=torch.float64)
+    tensors = [hidden, weight]
+    if extras.get("bias_V"):
+        extras, tensors = {**extras, "bias_V": bias}, [*tensors, bias]
+    ours = linear_cross_entropy(hidden, weight, targets, 43, torch.float64, **extras)
+    theirs = definition(hidden, weight, targets, 43, **extras)
+    assert_equal(ours, theirs, tensors, atol=1e-13, rtol=1e-12)
+
+
+def test_the_gradient_passes_gradcheck():
+    hidden, weight, bias, targets = case(6, 3, 1, torch.float64)
+    assert torch.autograd.gradcheck(
+        lambda h, w, b: linear_cross_entropy(h, w, targets, 9, torch.float64, b, 0.5, 0.2)[0], (hidden, weight, bias)
+    )
 
 
 def test_a_step_in_parts_has_the_gradient_of_the_whole():
-    hidden, weight, targets = case()
+    hidden, weight, _, targets = case()
     valid = int((targets != IGNORED).sum())
     whole = torch.autograd.grad(linear_cross_entropy(hidden, weight, targets, valid)[0], weight)[0]
     parts = [slice(0, 9), slice(9, 40), slice(40, 50)]
@@ -50,8 +78,30 @@ def test_confident_and_wrong_predictions_stay_finite():
     assert torch.isfinite(torch.autograd.grad(loss, hidden)[0]).all()
 
 
+def test_the_number_of_targets_may_be_a_tensor_with_the_same_bits():
+    hidden, weight, _, targets = case()
+    logits = hidden @ weight.t()
+    for valid in (0, 43):
+        number, tensor = (linear_cross_entropy(hidden, weight, targets, n)[0] for n in (valid, torch.tensor(valid)))
+        assert torch.equal(number, tensor)
+        assert torch.equal(*(torch.autograd.grad(loss, weight)[0] for loss in (number, tensor)))
+        assert torch.equal(*(cross_entropy(logits, targets, n)[0] for n in (valid, torch.tensor(valid))))
+
+
+@pytest.mark.parametrize("z_loss", [0.0, 0.1])
+def test_without_any_target_loss_and_gradients_are_zero(z_loss):
+    hidden, weight, _, _ = case()
+    targets = torch.full((50,), IGNORED)
+    for loss, losses in (
+        linear_cross_entropy(hidden, weight, targets, 0, z_loss=z_loss),
+        cross_entropy(hidden @ weight.t(), targets, 0, z_loss),
+    ):
+        assert loss == 0 and not losses.any()
+        assert all(not gradient.any() for gradient in torch.autograd.grad(loss, (hidden, weight)))
+
+
 def test_bfloat16_products_are_close_to_fp32():
-    hidden, weight, targets = case()
+    hidden, weight, _, targets = case()
     exact, rounded = (
         linear_cross_entropy(hidden, weight, targets, 43, dtype)[0] for dtype in (torch.float32, torch.bfloat16)
     )
@@ -61,3 +111,72 @@ def test_bfloat16_products_are_close_to_fp32():
         torch.autograd.grad(rounded, (hidden, weight)), torch.autograd.grad(exact, (hidden, weight)), strict=True
     ):
         assert (mine - theirs).norm() < 0.03 * theirs.norm()
+
+
+def test_the_sum_over_many_chunks_stays_in_fp32(monkeypatch):
+    monkeypatch.setitem(module.CHUNK_BYTES, "cpu", 16 * VOCABULARY)
+    hidden, weight, _, targets = case(800, ignored=0)
+    exact, rounded = (
+        torch.autograd.grad(linear_cross_entropy(hidden, weight, targets, 1, dtype)[0], weight)[0]
+        for dtype in (torch.float32, torch.bfloat16)
+    )
+    assert (rounded - exact).norm() < 0.005 * exact.norm()
+
+
+def test_without_gradients_the_losses_are_the_same_bits():
+    hidden, weight, _, targets = case()
+    with_gradients = linear_cross_entropy(hidden, weight, targets, 43, z_loss=0.1)
+    with torch.no_grad():
+        without = linear_cross_entropy(hidden, weight, targets, 43, z_loss=0.1)
+    assert all(torch.equal(a, b) for a, b in zip(with_gradients, without, strict=True))
+
+
+def test_more_targets_than_the_capacity_are_an_error():
+    torch._dynamo.reset()
+    hidden, weight, _, targets = case()
+
+    @torch.compile(backend="aot_eager", fullgraph=True)
+    def head(hidden, weight, targets):
+        return linear_cross_entropy(hidden, weight, targets, 43, capacity=42)
+
+    with pytest.raises(RuntimeError, match="more than 42 valid targets"):
+        head(hidden, weight, targets)
+
+
+@pytest.mark.parametrize("bad", [VOCABULARY, -1])
+def test_targets_outside_the_vocabulary_are_refused(bad):
+    hidden, weight, _, targets = case()
+    targets[3] = bad
+    message = f"id {bad} at position 3 is outside the vocabulary of 30 tokens"
+    with pytest.raises(ValueError, match=message):
+        linear_cross_entropy(hidden, weight, targets, 43)
+    with pytest.raises(ValueError, match=message):
+        cross_entropy(hidden @ weight.t(), targets, 43)
+
+
+@pytest.mark.parametrize("z_loss", [0.0, 0.1])
+def test_whole_logits_give_the_same(z_loss):
+    hidden, weight, _, targets = case(dtype=torch.float64)
+    ours = cross_entropy(hidden @ weight.t(), targets, 43, z_loss)
+    assert_equal(ours, definition(hidden, weight, targets, 43, z_loss=z_loss), (hidden, weight))
+    assert not ours[1].requires_grad
+
+
+@pytest.mark.parametrize(
+    ("budget", "capacity", "dtype"), [(1 << 30, None, torch.bfloat16), (4 * VOCABULARY * 20, 20, torch.float32)]
+)
+def test_compiled_as_one_expression_or_in_chunks_it_is_the_same(monkeypatch, budget, capacity, dtype):
+    torch._dynamo.reset()
+    monkeypatch.setitem(module.CHUNK_BYTES, "cpu", budget)
+    counter = CompileCounterWithBackend("aot_eager")
+
+    @torch.compile(backend=counter, fullgraph=True)
+    def head(hidden, weight, bias, targets, valid):
+        return linear_cross_entropy(hidden * 1, weight, targets, valid, dtype, bias, 0.5, 0.1, capacity)
+
+    for valid in map(torch.tensor, (18.0, 20.0, 17.0)):
+        hidden, weight, bias, targets = case(ignored=50 - int(valid))
+        theirs = definition(hidden, weight, targets, valid, bias, 0.5, 0.1)
+        tolerance = {} if dtype == torch.float32 else {"atol": 0.1, "rtol": 0.05}
+        assert_equal(head(hidden, weight, bias, targets, valid), theirs, (hidden, weight, bias), **tolerance)
+    assert counter.frame_count == 1
