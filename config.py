@@ -17,6 +17,9 @@ from .train.config import TrainConfig
 KINDS = ("code", "markup", "adjacent", "synthetic", "text")
 """The five streams of Aryabumi et al. 2024, section 2.1; `text` is their natural language."""
 
+SHARED_BY_ARMS = frozenset({"vocab_size", "tokenizer", "seeds"})
+"""Settings of `train` in which arms cannot differ: they share one token store, and their seeds are paired."""
+
 Kind = Literal["code", "markup", "adjacent", "synthetic", "text"]
 
 
@@ -178,6 +181,9 @@ class SelectionConfig(Config):
         None, description="instead of `where`: a random drop matched in bytes per language to that selection"
     )
     weights: dict[str, float] = Field(default_factory=dict, description="source -> share of the training tokens")
+    train: dict[str, Any] = Field(
+        default_factory=dict, description="settings of `train` for this arm alone, such as objectives: fim"
+    )
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
@@ -240,6 +246,9 @@ class RunConfig(Config):
         for selection in self.selections:
             if selection.control_of and selection.control_of not in names:
                 raise ValueError(unknown("selection", selection.control_of, names))
+        for selection in self.selections:
+            if selection.train:
+                self.train_of(selection)
         if self.decide:
             if not (self.train and self.eval):
                 raise ValueError("`decide` needs `train` and `eval`")
@@ -247,6 +256,23 @@ class RunConfig(Config):
                 if arm is not None and arm not in names:
                     raise ValueError(unknown("selection", arm, names))
         return self
+
+    def train_of(self, selection: SelectionConfig) -> TrainConfig:
+        """How the arm of a selection is trained: the run's `train` with the selection's own settings.
+
+        Raises:
+            ValueError: if they are wrong, or would give arms different tokens or seeds.
+        """
+        where = f'selection "{selection.name}": train'
+        if self.train is None:
+            raise ValueError(f"{where}: the run has no `train`")
+        shared = sorted(SHARED_BY_ARMS & selection.train.keys())
+        if shared:
+            raise ValueError(f"{where}.{shared[0]}: all arms share it; set it in the run's `train`")
+        settings = {**self.train.model_dump(mode="json"), **selection.train}
+        if "stages" in selection.train and "tokens" not in selection.train:
+            del settings["tokens"]
+        return parse(TrainConfig, settings, where)
 
 
 class TrainJobConfig(Config):

@@ -38,10 +38,11 @@ def train_and_evaluate(config: RunConfig, folder: Path, display: Display, worker
     frame = scan(folder)
     arms = [(s, where(s, frame.collect_schema().names())) for s in config.selections]
     used = frame.filter(pl.any_horizontal([chosen for _, chosen in arms]))
-    marks = fingerprint(input_mark(folder), [s.model_dump(mode="json") for s, _ in arms], config.train.vocab_size)
+    selections = [selection.model_dump(mode="json", exclude={"train"}) for selection, _ in arms]
+    marks = fingerprint(input_mark(folder), selections, config.train.vocab_size)
     tokenizer = tokenizer_for(config.train, used, tokenizer_folder, marks, display)
     with display.stage("tokenize", f"vocabulary of {tokenizer.get_vocab_size():,}") as progress:
-        columns = predicate_columns(config.train, used)
+        columns = predicate_columns([config.train_of(selection) for selection, _ in arms], used)
         total = int(used.select(pl.col("size_bytes").sum()).collect().item() or 0)
         build_store(
             stream_batches(used, columns=columns),
@@ -75,7 +76,7 @@ def train_and_evaluate(config: RunConfig, folder: Path, display: Display, worker
                 heldout=heldout,
                 model=folder / "models" / selection.name / str(seed),
                 evaluation=folder / "evals" / f"{selection.name}-{seed}",
-                train=config.train,
+                train=config.train_of(selection),
                 eval=config.eval,
             )
             for seed in config.train.seeds
@@ -147,7 +148,7 @@ def arms_of(config: RunConfig, folder: Path) -> list[Arm]:
                 kept,
                 frame.filter(pool).select("language", "size_bytes").collect(),
                 input_fingerprint=input_mark(folder),
-                train=config.train,
+                train=config.train_of(selection),
                 evaluation=config.eval,
                 epochs=max(training["epochs_per_stream"].values()),
             )

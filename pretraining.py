@@ -56,7 +56,7 @@ def train_job(job: TrainJobConfig, display: Display) -> list[dict[str, Any]]:
             tokenizer = tokenizer_for(job.train, frame, tokenizer_folder, mark, display)
             with display.stage("tokenize", f"vocabulary of {tokenizer.get_vocab_size():,}") as progress:
                 total = int(frame.select(pl.col("text").str.len_bytes().sum()).collect().item() or 0)
-                columns = predicate_columns(job.train, frame)
+                columns = predicate_columns([job.train], frame)
                 build_store(
                     stream_batches(frame, job.streams, columns),
                     tokenizer,
@@ -148,7 +148,7 @@ def fraction_of(total: float, progress: Callable[[float], None]) -> Callable[[fl
     return update
 
 
-def predicate_columns(config: TrainConfig, frame: pl.LazyFrame) -> list[str]:
+def predicate_columns(configs: Sequence[TrainConfig], frame: pl.LazyFrame) -> list[str]:
     """Columns that the predicates of the stages read; the token store carries them.
 
     Raises:
@@ -156,7 +156,7 @@ def predicate_columns(config: TrainConfig, frame: pl.LazyFrame) -> list[str]:
     """
     names = frame.collect_schema().names()
     used: set[str] = set()
-    for stage in config.resolved_stages():
+    for stage in (stage for config in configs for stage in config.resolved_stages()):
         used.update(predicate(stage.where, names, place=f'stage "{stage.name}"').meta.root_names())
     return sorted(used)
 

@@ -233,11 +233,12 @@ def finish_layers(config: RunConfig, folder: Path, display: Display) -> None:
     if not any(selection.control_of for selection in config.selections):
         return
     with display.stage("controls", "matched random drops"):
+        selections = [selection.model_dump(mode="json", exclude={"train"}) for selection in config.selections]
         table_layer(
             folder,
             "controls",
             lambda frame: controls(frame, config.selections, config.seed),
-            {"selections": [s.model_dump(mode="json") for s in config.selections], "layers": layer_marks(folder)},
+            {"selections": selections, "layers": layer_marks(folder)},
         )
 
 

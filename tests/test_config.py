@@ -82,3 +82,28 @@ def test_changes_are_listed_by_key() -> None:
     assert changes({"a": [{"b": 1, "c": 2}]}, {"a": [{"b": 1, "c": 3}]}) == ["a.0.c: 2 -> 3"]
     assert changes({"a": [{"b": 1}]}, {"a": []}) == ['a: [{"b": 1}] -> []']
     assert changes({"a": [1, 2]}, {"a": [1, 3]}) == ["a: [1, 2] -> [1, 3]"]
+
+
+ARMS = {**MINIMAL, "train": {"tokens": 4096}, "eval": {}}
+
+
+def test_an_arm_may_be_trained_in_its_own_way() -> None:
+    selections = [{"name": "plain"}, {"name": "infill", "train": {"objectives": "fim", "learning_rate": 0.001}}]
+    config = parse(RunConfig, {**ARMS, "selections": selections}, where="file.yaml")
+    plain, infill = (config.train_of(selection) for selection in config.selections)
+    assert plain == config.train
+    assert [each.type for each in infill.objectives] == ["causal", "infill", "infill"]
+    assert infill.model_copy(update={"objectives": plain.objectives, "learning_rate": plain.learning_rate}) == plain
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        ({"seeds": [7]}, r'selection "a": train.seeds: all arms share it'),
+        ({"objective": "fim"}, r'selection "a": train: unknown key "objective" \(did you mean "objectives"\?\)'),
+        ({"objectives": "fimm"}, 'did you mean "fim"'),
+    ],
+)
+def test_settings_that_an_arm_cannot_have_are_an_error(train: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse(RunConfig, {**ARMS, "selections": [{"name": "a", "train": train}]}, where="file.yaml")

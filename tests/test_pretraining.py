@@ -164,7 +164,7 @@ def test_shards_without_what_is_needed_are_named(corpus, tmp_path):
 def test_a_signal_writes_a_checkpoint_and_the_same_command_goes_on(corpus, tmp_path, sent):
     command = [sys.executable, "-m", "codesieve", "train", "codegen2", "--corpus", str(corpus), "--out"]
     settings = [f"train.{key}={json.dumps(value)}" for key, value in SETTINGS.items() if key not in {"model", "tokens"}]
-    settings += ["train.tokens=32000", f"train.model={json.dumps(SETTINGS['model'])}", "train.max_epochs=null"]
+    settings += ["train.tokens=12800", f"train.model={json.dumps(SETTINGS['model'])}", "train.max_epochs=null"]
     flags = [part for item in settings for part in ("--set", item)]
     metrics = tmp_path / "out" / "models" / "0" / "metrics.jsonl"
     process = subprocess.Popen([*command, str(tmp_path / "out"), *flags], stderr=subprocess.PIPE, text=True)
@@ -180,9 +180,9 @@ def test_a_signal_writes_a_checkpoint_and_the_same_command_goes_on(corpus, tmp_p
     done = subprocess.run(
         [*command, str(tmp_path / "out"), *flags, "--json"], capture_output=True, text=True, check=True
     )
-    assert json.loads(done.stdout)[0]["tokens"] == 32000
+    assert json.loads(done.stdout)[0]["tokens"] == 12800
     table = read_metrics(metrics)
-    assert table["step"].to_list() == list(range(500))
+    assert table["step"].to_list() == list(range(200))
     subprocess.run([*command, str(tmp_path / "straight"), *flags], capture_output=True, check=True)
     name = "models/0/model.safetensors"
     assert (tmp_path / "straight" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()

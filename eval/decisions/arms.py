@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import polars as pl
 
@@ -27,6 +28,7 @@ class Arm:
         documents, bytes: unique ones that the selection keeps for training.
         keep_rate: share of the pool's bytes; `keep_rate_documents` of its documents.
         composition: language → share of the kept bytes.
+        train: settings of training that are this arm's own.
         epochs: passes over the kept documents in one training run; None where it was not counted.
     """
 
@@ -40,6 +42,7 @@ class Arm:
     keep_rate_documents: float
     composition: dict[str, float] = field(default_factory=dict)
     epochs: float | None = None
+    train: dict[str, Any] = field(default_factory=dict)
 
     @property
     def is_control(self) -> bool:
@@ -88,6 +91,7 @@ def describe(
         keep_rate_documents=kept.height / pool.height,
         composition={language: size / kept_bytes for language, size in by_language.iter_rows()},
         epochs=epochs,
+        train=dict(selection.train),
     )
 
 

@@ -57,8 +57,15 @@ def _legend(record: dict[str, Any]) -> str:
         f"Keep % is of the pool's bytes. Bits per byte on held-out {record['metric']['stream']} "
         f"({', '.join(record['metric']['languages'])}); lower is better, so a negative Δ is a gain. Intervals: "
         f"{100 * record['confidence']:g} %, simultaneous over {record['comparisons']} comparisons. A difference counts "
-        f"from {margin['bits_per_byte']:.4f} bits/byte ({100 * margin['fraction']:g} %)."
+        f"from {margin['bits_per_byte']:.4f} bits/byte ({100 * margin['fraction']:g} %).{_training(record)}"
     )
+
+
+def _training(record: dict[str, Any]) -> str:
+    """Which arms are trained in a way of their own."""
+    own = {arm["name"]: arm["train"] for arm in record["arms"] if arm.get("train")}
+    settings = {name: ", ".join(f"{key}: {value}" for key, value in train.items()) for name, train in own.items()}
+    return "".join(f" {name} is trained with {listed}." for name, listed in settings.items())
 
 
 def _reasons(record: dict[str, Any]) -> str:
