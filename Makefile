@@ -27,7 +27,8 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/annotate.py --gates --megabytes 60 --workers 2
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/scale.py
-	$(BIN)/python benchmarks/train.py
+	$(BIN)/python benchmarks/tokenise.py
+	$(BIN)/python benchmarks/train.py --against transformers nanogpt
 
 # Downloads 300 MB of packages; the benchmarks of annotation take what it makes.
 bench-corpus: $(STAMP)
