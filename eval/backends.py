@@ -18,6 +18,7 @@ import torch
 from tokenizers import Tokenizer
 
 from ..files import read_json
+from ..train.tokenizer import load_tokenizer
 from .windows import Window, cut_tokens, windows
 
 END_OF_TEXT = "<|endoftext|>"
@@ -67,7 +68,7 @@ class CheckpointBackend:
         config = read_json(_present(folder / "config.json"))
         self.vocab_size = int(config["vocab_size"])
         self.context_tokens = _context_tokens(config, folder)
-        self.tokenizer = _load_tokenizer(folder)
+        self.tokenizer = load_tokenizer(folder)
         self.start_token = _start_token(self.tokenizer, config, folder)
         self.end_tokens = {self.start_token, *_as_list(config.get("eos_token_id"))}
         self._transformers_model: Any = None
@@ -227,16 +228,6 @@ def _present(path: Path) -> Path:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; a model folder holds config.json, tokenizer.json and weights")
     return path
-
-
-def _load_tokenizer(folder: Path) -> Tokenizer:
-    tokenizer = Tokenizer.from_file(str(_present(folder / "tokenizer.json")))
-    tokenizer.encode_special_tokens = True
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    # Post-processors add special tokens (we place the document start ourselves) and trim white space off the offsets.
-    tokenizer.post_processor = None
-    return tokenizer
 
 
 def _context_tokens(config: dict[str, Any], folder: Path) -> int:

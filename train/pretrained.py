@@ -9,7 +9,6 @@ from. Price of loading: the weights once in fp32, and one file at a time beside 
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -24,8 +23,8 @@ from . import families
 from .config import TrainConfig
 from .foreign import ForeignModel
 from .model import Decoder
+from .tokenizer import copy_tokenizer
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 WEIGHT_FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -45,12 +44,10 @@ def save_model(
         state: the whole `state_dict`, where the model's own parameters are shards.
 
     Raises:
-        ValueError: if `tokenizer_folder` lacks a file.
+        ValueError: if `tokenizer_folder` has no tokenizer.json.
     """
-    missing = [name for name in TOKENIZER_FILES if not (tokenizer_folder / name).is_file()]
-    if missing:
-        raise ValueError(f"{tokenizer_folder / missing[0]}: no such file; expected a folder written by save_tokenizer")
     folder.mkdir(parents=True, exist_ok=True)
+    copy_tokenizer(tokenizer_folder, folder)
     state = model.state_dict() if state is None else state
     state = {name: tensor.detach().to("cpu", torch.float32) for name, tensor in state.items()}
     if isinstance(model, ForeignModel):
@@ -62,8 +59,6 @@ def save_model(
         write_json(folder / "config.json", model.to_hf_config())
         ids = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), model.end_of_text)
         write_json(folder / "generation_config.json", ids)
-    for name in TOKENIZER_FILES:
-        shutil.copyfile(tokenizer_folder / name, folder / name)
 
 
 def load_model(folder: Path, compute_dtype: torch.dtype = torch.float32, qkv_groups: int | None = None) -> Decoder:
