@@ -47,6 +47,13 @@ def test_the_hash_changes_with_everything_that_defines_the_arm_and_with_nothing_
     assert arm(tasks=("problems",)).hash != first
 
 
+def test_settings_of_training_that_are_an_arms_own_are_told() -> None:
+    infill = SelectionConfig(name="infill", where="reason_count = 0", train={"objectives": "fim"})
+    assert arm(infill).train == {"objectives": "fim"}
+    assert arm(infill).hash != arm().hash
+    assert arm().train == {}
+
+
 def test_a_control_is_defined_by_the_selection_that_it_is_matched_to() -> None:
     assert arm(DROP).hash != arm(DROP, rules=SelectionConfig(name="rules", where="TRUE")).hash
     assert (arm(DROP).control_of, arm(DROP).where) == ("rules", "reason_count = 0")
