@@ -46,7 +46,8 @@ def resolve(name_or_path: str, folder: str) -> Path:
         return as_path
     known = {path.stem: path for path in sorted((CONFIGS / folder).glob("*.yaml")) if folder or path.stem not in TABLES}
     if name_or_path not in known:
-        raise ConfigError(unknown(folder.rstrip("s") or "recipe", name_or_path, known))
+        what = {"": "recipe", "train": "recipe for training"}.get(folder, folder.rstrip("s"))
+        raise ConfigError(unknown(what, name_or_path, known))
     return known[name_or_path]
 
 

@@ -168,7 +168,7 @@ def _check_epochs(stages: Sequence[Stage], most: float) -> None:
                 raise ValueError(
                     f'stage "{stage.name}": source "{name}" is at {epochs:.2f} epochs by its end, and a document of '
                     f"it comes {most_of_one} times in the run so far: more than max_epochs {most:g}. Its documents "
-                    f"({len(order.rows)}) have {order.epoch_tokens} tokens an epoch, so "
+                    f"({len(order.rows)}) have {order.epoch_tokens} tokens an epoch, at most window_tokens of each, so "
                     f"{int(most * order.epoch_tokens)} fit; give it less weight or more documents, shorten the run, or "
                     "raise max_epochs"
                 )
