@@ -186,7 +186,7 @@ def select(
     show_fields({key: value for key, value in manifest.items() if key not in {"files", "languages"}}, as_json, manifest)
 
 
-@app.command(epilog="Example: codesieve train codegen2 --corpus runs/quickstart/corpus/rules --out runs/codegen2")
+@app.command(epilog="Example: codesieve train codegen2 --corpus corpora/clean --out runs/codegen2")
 def train(
     config: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A name in configs/train, or a YAML file.")],
     corpus: Annotated[list[str] | None, typer.Option(help="Folder of Parquet shards; repeatable.")] = None,
