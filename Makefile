@@ -18,8 +18,9 @@ lint: $(STAMP)
 	@mkdir -p .cache && ln -sfn .. .cache/codesieve
 	MYPYPATH=.cache $(BIN)/mypy -p codesieve
 
+# Two processes: 9 minutes on two cores instead of 14.
 unit: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/annotate.py

@@ -48,6 +48,7 @@ def serve(answer_bytes: int) -> NoReturn:
                 text = _error("output_flood", f"returned a value of {len(text)} bytes as text")
         except BaseException as error:  # SystemExit and KeyboardInterrupt too: the judge decides what they mean
             text = _describe(error)
+            _flush_if_possible()  # what it printed before says most about what went wrong
         _write_all(f'{{"nonce":"{nonce}",{text}}}\n'.encode("ascii"))
     os._exit(0)
 
@@ -110,6 +111,13 @@ def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None and not stream.closed:
             stream.flush()
+
+
+def _flush_if_possible() -> None:
+    try:
+        _flush()
+    except BaseException:  # the candidate's own stream
+        return
 
 
 def _read_request() -> dict[str, Any] | None:

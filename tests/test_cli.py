@@ -11,7 +11,20 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-COMMANDS = ["run", "curate", "signals", "rules", "select", "train", "eval", "decide", "report", "explain", "schema"]
+COMMANDS = [
+    "run",
+    "curate",
+    "signals",
+    "rules",
+    "select",
+    "train",
+    "eval",
+    "decide",
+    "report",
+    "explain",
+    "schema",
+    "sandbox",
+]
 
 
 def codesieve(*arguments: str, **more: object) -> subprocess.CompletedProcess[str]:
