@@ -63,7 +63,11 @@ rules_app = typer.Typer(
     no_args_is_help=True,
 )
 app.add_typer(rules_app, name="rules")
-sandbox_app = typer.Typer(help="Run code that nobody trusts; say what this host can enforce.", no_args_is_help=True)
+sandbox_app = typer.Typer(
+    help="Run code that nobody trusts; say what this host can enforce.",
+    epilog="Example: codesieve sandbox run program.py",
+    no_args_is_help=True,
+)
 app.add_typer(sandbox_app, name="sandbox")
 
 Set = Annotated[
