@@ -36,7 +36,8 @@ def train_job(job: TrainJobConfig, display: Display) -> list[dict[str, Any]]:
     """Train one model a seed on corpus shards: tokenizer, token store, models and a plot of their losses in `job.out`.
 
     Raises:
-        ConfigError: if the shards lack a column, or what is in `job.out` was made from something else.
+        ConfigError: if the shards are broken or lack a column.
+        ValueError: if a model in `job.out` was made from something else.
         KeyboardInterrupt: at Ctrl-C or SIGTERM, after a checkpoint was written.
     """
     from .report.loss_plot import plot_losses
@@ -48,10 +49,8 @@ def train_job(job: TrainJobConfig, display: Display) -> list[dict[str, Any]]:
     frame = select(_corpus(corpora, job.streams), job.where)
     out = Path(job.out)
     with joined() as world:
-        tokenizer_folder, mark = (
-            out / "tokenizer",
-            fingerprint(_files(corpora), job.where, job.streams, job.train.vocab_size),
-        )
+        tokenizer_folder = out / "tokenizer"
+        mark = fingerprint(_files(corpora), job.where, job.streams, job.train.vocab_size)
         if world.is_first:
             tokenizer = tokenizer_for(job.train, frame, tokenizer_folder, mark, display)
             with display.stage("tokenize", f"vocabulary of {tokenizer.get_vocab_size():,}") as progress:
@@ -129,7 +128,7 @@ def stream_batches(
     """The frame's rows as the token store takes them, in batches, without holding all texts at once."""
     names = frame.collect_schema().names()
     score = pl.col(SCORE) if SCORE in names else pl.lit(None, dtype=pl.Float32)
-    kept = [name for name in columns if name not in {"id", "stream", "language", "score", "bytes", "tokens"}]
+    kept = [name for name in columns if name not in {"id", "text", "stream", "language", "score", "bytes", "tokens"}]
     chosen = frame.select(
         "id", "text", pl.col(streams).alias("stream"), "language", score.cast(pl.Float32).alias("score"), *kept
     )
@@ -175,13 +174,23 @@ def _corpus(corpora: Sequence[str], streams: str) -> pl.LazyFrame:
         shards = shard_paths(Path(corpus))
         if not shards:
             raise ConfigError(f"{corpus}: no Parquet shards here")
-        frame = pl.scan_parquet(shards)
+        frame = _opened(shards)
         names = frame.collect_schema().names()
         for column in ("id", "text", "language", streams):
             if column not in names:
                 raise ConfigError(f'{corpus}: the shards have no column "{column}"{nearest(column, names)}')
         frames.append(frame)
     return pl.concat(frames, how="diagonal_relaxed") if len(frames) > 1 else frames[0]
+
+
+def _opened(shards: Sequence[Path]) -> pl.LazyFrame:
+    """The shards as one frame; a file that is no Parquet is named."""
+    for path in shards:
+        try:
+            pl.read_parquet_schema(path)
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise ConfigError(f"{path}: not a Parquet file that can be read: {str(error).splitlines()[0]}") from error
+    return pl.scan_parquet(list(shards))
 
 
 def _files(corpora: Sequence[str]) -> list[list[Any]]:
@@ -202,7 +211,7 @@ def _validation(job: TrainJobConfig) -> pl.DataFrame:
     shards = shard_paths(path) if path.is_dir() else [path]
     if not shards or not all(shard.is_file() for shard in shards):
         raise ConfigError(f"{path}: no Parquet file or folder of shards")
-    frame = pl.scan_parquet(shards)
+    frame = _opened(shards)
     names = frame.collect_schema().names()
     stream = "stream" if "stream" in names else job.streams
     for column in ("id", "text", stream):

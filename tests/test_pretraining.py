@@ -139,6 +139,7 @@ def test_several_corpora_are_one(corpus, tmp_path):
         ({}, {"where": "quality_percentil > 0.5"}, 'did you mean "quality_percentile"'),
         ({"stages": [{**STAGES[0], "where": "stars > 3"}]}, {}, 'stage "balanced": stars > 3: unknown column "stars"'),
         ({"stages": [{**STAGES[0], "weights": {"kode": 1}}]}, {}, r'unknown stream "kode" \(did you mean "code"'),
+        ({"stages": [{**STAGES[0], "where": "text LIKE 'def%'"}]}, {}, 'unknown column "text"'),
         ({"validate_tokens": 64}, {}, "needs `validation`"),
         ({"tokenizer": "nowhere"}, {}, "nowhere/tokenizer.json"),
         ({"max_epochs": 0.1}, {}, "max_epochs"),
@@ -154,6 +155,10 @@ def test_what_cannot_work_is_said(corpus, tmp_path, train, fields, message):
 def test_shards_without_what_is_needed_are_named(corpus, tmp_path):
     with pytest.raises(ConfigError, match="no Parquet shards here"):
         run(tmp_path / "nothing", tmp_path / "out")
+    (corpus / "torn-00000.parquet").write_bytes((corpus / "code-00000.parquet").read_bytes()[:-100])
+    with pytest.raises(ConfigError, match=r"torn-00000\.parquet: not a Parquet file that can be read"):
+        run(corpus, tmp_path / "out")
+    (corpus / "torn-00000.parquet").unlink()
     documents().drop("language").write_parquet(corpus / "code-00000.parquet")
     (corpus / "empty-00000.parquet").unlink()
     with pytest.raises(ConfigError, match='the shards have no column "language"'):

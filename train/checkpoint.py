@@ -8,6 +8,7 @@ name, unsharded whatever the world size) and `state.json` (step, identity of the
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import threading
@@ -88,6 +89,9 @@ class Checkpoints:
             remove_temporary(self.folder)
             with replacing_folder(self.path(step)) as temporary:
                 write(temporary)
+                for path in temporary.iterdir():
+                    with path.open("rb") as file:
+                        os.fsync(file.fileno())
             for old in self.all()[: -self._keep]:
                 shutil.rmtree(old)
         except BaseException as error:  # handed to the thread that trains, in `wait`
