@@ -41,6 +41,11 @@ class Commands(TyperGroup):
             if isinstance(error, EXIT) or os.environ.get("CODESIEVE_TRACEBACK"):
                 raise
             _fail(f"{_words(error)}\n(set CODESIEVE_TRACEBACK=1 to see where)", 1)
+        except Exception as error:
+            # Polars' own errors, such as a page of a shard that is damaged; they have no base class of Python's.
+            if not type(error).__module__.startswith("polars") or os.environ.get("CODESIEVE_TRACEBACK"):
+                raise
+            _fail(f"{_words(error)}\n(set CODESIEVE_TRACEBACK=1 to see where)", 1)
 
 
 EXIT = (typer.Exit, typer.Abort)
