@@ -7,6 +7,7 @@ torchrun all processes come through here, and the first of them makes the tokeni
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,17 +53,18 @@ def train_job(job: TrainJobConfig, display: Display) -> list[dict[str, Any]]:
         tokenizer_folder = out / "tokenizer"
         mark = fingerprint(_files(corpora), job.where, job.streams, job.train.vocab_size)
         if world.is_first:
-            tokenizer = tokenizer_for(job.train, frame, tokenizer_folder, mark, display)
-            with display.stage("tokenize", f"vocabulary of {tokenizer.get_vocab_size():,}") as progress:
-                total = int(frame.select(pl.col("text").str.len_bytes().sum()).collect().item() or 0)
-                columns = predicate_columns([job.train], frame)
-                build_store(
-                    stream_batches(frame, job.streams, columns),
-                    tokenizer,
-                    out / "tokens",
-                    fingerprint(mark, mark_of(tokenizer_folder), columns),
-                    fraction_of(total, progress),
-                )
+            with _naming_damage(corpora):
+                tokenizer = tokenizer_for(job.train, frame, tokenizer_folder, mark, display)
+                with display.stage("tokenize", f"vocabulary of {tokenizer.get_vocab_size():,}") as progress:
+                    total = int(frame.select(pl.col("text").str.len_bytes().sum()).collect().item() or 0)
+                    columns = predicate_columns([job.train], frame)
+                    build_store(
+                        stream_batches(frame, job.streams, columns),
+                        tokenizer,
+                        out / "tokens",
+                        fingerprint(mark, mark_of(tokenizer_folder), columns),
+                        fraction_of(total, progress),
+                    )
         world.wait()
         store = TokenStore.open(out / "tokens")
         weights = job.weights or natural_weights(frame, pl.lit(True), job.streams)
@@ -191,6 +193,21 @@ def _opened(shards: Sequence[Path]) -> pl.LazyFrame:
         except (pl.exceptions.PolarsError, OSError) as error:
             raise ConfigError(f"{path}: not a Parquet file that can be read: {str(error).splitlines()[0]}") from error
     return pl.scan_parquet(list(shards))
+
+
+@contextlib.contextmanager
+def _naming_damage(corpora: Sequence[str]) -> Iterator[None]:
+    """Say which shard is damaged inside: Polars says only that one is. Reads them all again, when it has happened."""
+    try:
+        yield
+    except pl.exceptions.PolarsError as error:
+        for path in (path for corpus in corpora for path in shard_paths(Path(corpus))):
+            try:
+                pl.read_parquet(path)
+            except pl.exceptions.PolarsError as fault:
+                why = str(fault).splitlines()[0]
+                raise ValueError(f"{path}: the shard is damaged ({why}); write the corpus again") from error
+        raise
 
 
 def _files(corpora: Sequence[str]) -> list[list[Any]]:

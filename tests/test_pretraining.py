@@ -165,6 +165,16 @@ def test_shards_without_what_is_needed_are_named(corpus, tmp_path):
         run(corpus, tmp_path / "out")
 
 
+def test_a_shard_that_is_damaged_inside_is_named(corpus, tmp_path):
+    documents(40).with_columns(id=pl.lit("b") + pl.col("id")).write_parquet(corpus / "text-00001.parquet")
+    path = corpus / "text-00001.parquet"
+    data = bytearray(path.read_bytes())
+    data[40:400] = bytes(360)
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"text-00001\.parquet: the shard is damaged"):
+        run(corpus, tmp_path / "out")
+
+
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_writes_a_checkpoint_and_the_same_command_goes_on(corpus, tmp_path, sent):
     command = [sys.executable, "-m", "codesieve", "train", "codegen2", "--corpus", str(corpus), "--out"]
