@@ -2,7 +2,8 @@
 
 The step runs documents of kind `synthetic` whose `extra` holds `entry_point` and `tests`, each in a contained process
 of its own, and leaves all others null. `verified` is a column like any other; nothing is dropped here. One document
-costs about 40 ms and what its code takes, at most the limits, twice for a timeout (it is run again before it counts).
+costs some milliseconds and what its code takes, at most the limits; twice that for a timeout, which is run again
+before it counts.
 A sandbox that fails stops the stage: that is no verdict on a document.
 """
 
@@ -14,8 +15,9 @@ from collections.abc import Mapping
 import polars as pl
 
 from ..sandbox import containment
-from ..sandbox.judge import Trial, judge_all, parse_tests
+from ..sandbox.judge import judge_all
 from ..sandbox.limits import Limits
+from ..sandbox.trials import CallTests, Trial, parse_tests
 from .steps import with_errors
 
 VERIFY_LIMITS = Limits(cpu_seconds=2.0, memory_bytes=256 * 2**20)
@@ -51,10 +53,10 @@ class VerifyStep:
         chosen = batch.select("text", "extra", pl.col("kind") == "synthetic").with_row_index()
         for row, text, extra, _ in chosen.filter("kind").iter_rows():
             try:
-                trials[row] = _trial(text, extra)
+                trials[row] = _trial(text, extra, self.limits)
             except ValueError as error:
                 errors[row] = f"{self.name}: {error}"
-        judged = judge_all(list(trials.values()), self.limits, self.workers, self.required_level)
+        judged = judge_all(list(trials.values()), self.workers, self.required_level)
         for row, outcome in zip(trials, judged, strict=True):
             outcomes[row] = outcome.status
         added = batch.with_columns(
@@ -63,7 +65,7 @@ class VerifyStep:
         return with_errors(added, errors)
 
 
-def _trial(text: str, extra: str) -> Trial:
+def _trial(text: str, extra: str, limits: Limits) -> Trial:
     """The document as a trial.
 
     Raises:
@@ -76,4 +78,4 @@ def _trial(text: str, extra: str) -> Trial:
     entry_point = facts.get("entry_point") if isinstance(facts, dict) else None
     if not isinstance(entry_point, str):
         raise ValueError("extra has no entry_point: a synthetic document that is no problem cannot be verified")
-    return Trial(text, entry_point, parse_tests(facts.get("tests"), "extra"))
+    return Trial(text, CallTests(entry_point, parse_tests(facts.get("tests"), "extra")), limits=limits)

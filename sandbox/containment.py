@@ -17,18 +17,18 @@ import socket
 import stat
 import sysconfig
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from . import kernel, landlock, seccomp
+from . import cgroups, kernel, landlock, seccomp
+from .endings import SandboxError, Transcript
 from .launch import USER_IDS
 from .limits import Limits
 from .process import Plan, converse
-from .talk import SandboxError
 
 SELF_TEST_LIMITS = Limits(cpu_seconds=5.0, memory_bytes=256 * 2**20, processes=8, file_bytes=2**20)
 
@@ -116,6 +116,8 @@ def describe() -> dict[str, Any]:
         "means": {} if plan is None else asdict(plan),
         "self_test": found,
         "why_not_higher": dict(reasons),
+        "cgroups": [str(parent) for parent in cgroups.places()[0]],
+        "why_no_cgroups": cgroups.places()[1],
         "landlock_version": landlock.version(),
         "seccomp": seccomp.program(kernel.machine(), True) is not None,
         "root": os.geteuid() == 0,
@@ -161,6 +163,11 @@ def _tried() -> tuple[Plan | None, tuple[tuple[str, str], ...], dict[str, str]]:
 @cache
 def _fault(plan: Plan) -> tuple[str, dict[str, str]]:
     """(why `plan` cannot be used or "", what the self-test found)."""
+    return self_test(plan, lambda requests: converse(plan, SELF_TEST_LIMITS, requests))
+
+
+def self_test(plan: Plan, start: Callable[[Sequence[Mapping[str, Any]]], Transcript]) -> tuple[str, dict[str, str]]:
+    """(which promise of `plan` a process that `start` contained could break or "", what it found)."""
     with tempfile.TemporaryDirectory(prefix="codesieve-self-test-") as name, _listening_port() as port:
         planted, beside = Path(name, "planted"), Path(name, "beside")
         planted.write_text("secret", encoding="utf-8")
@@ -169,7 +176,7 @@ def _fault(plan: Plan) -> tuple[str, dict[str, str]]:
         load = {"module": "probe", "source": SELF_TEST}
         call = {"entry_point": "probe", "args": arguments, "kwargs": {}}
         try:
-            transcript = converse(plan, SELF_TEST_LIMITS, [load, call])
+            transcript = start([load, call])
         except (SandboxError, OSError) as error:
             return str(error), {}
     if len(transcript.values) != 2:

@@ -1,101 +1,126 @@
-"""The judge: decides on a solution by what its function returns for arguments that it sees one at a time.
+"""The judge: decides whether a program passes its tests, without ever showing it one.
 
-Tests are data (arguments and the expected value, in the form of `values.py`); they stay in this process, and the
-candidate runs in another. Equality is decided here on plain values, so an object that claims to equal everything
-cannot pass: it is no plain value. A solution passes if every answer is right and its process ended in order.
+Calls and the tests in a process of their own (`relay.py`) see plain values that the candidate's functions return, one
+call at a time. So an object that claims to equal everything, an early exit or a look into frames wins nothing: there
+is no test, no expected value and no verdict in the candidate's process. Programs are judged by what they print
+(`programs.py`). A trial that is `weak` runs with its tests in one process and says so in its outcome.
+
+Equal trials are run once, and a timeout is run again alone before it counts. With warm processes a trial takes some
+milliseconds and the CPU time of the program.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from typing import Any
+import contextlib
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
-from . import values
-from .limits import DEFAULT_LIMITS, Limits
-from .run import Outcome, call
+from . import containment, endings, programs, values
+from .endings import Ended, Transcript
+from .languages import PYTHON, toolchain
+from .limits import Limits
+from .process import Contained, Plan, contained
+from .relay import Examiners
+from .run import KEPT_OUTPUT_BYTES, Outcome
+from .server import ServerDied, Servers
+from .trials import (
+    AssertTests,
+    CallTests,
+    CheckTests,
+    Exchange,
+    ProgramTests,
+    StdioTests,
+    Test,
+    Tests,
+    Trial,
+    parse_exchanges,
+    parse_tests,
+)
+
+__all__ = [
+    "AssertTests", "CallTests", "CheckTests", "Exchange", "ProgramTests", "StdioTests", "Test", "Tests", "Trial",
+    "judge", "judge_all", "parse_exchanges", "parse_tests",
+]  # fmt: skip
+
+
+class Start(Protocol):
+    """Starts a contained process of Python."""
+
+    def __call__(self, limits: Limits, stdin: bytes = b"") -> AbstractContextManager[Contained]: ...
 
 
 @dataclass(frozen=True)
-class Test:
-    """One call. All three in the form of `values.py`: plain JSON, with `{"$tuple": [..]}` and the like."""
+class Processes:
+    """Where contained processes come from; those of candidates and of test code share no ancestor that saw either."""
 
-    __test__ = False  # not one of pytest's
-
-    args: Sequence[Any]
-    expected: Any
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    plan: Plan
+    candidate: Start
+    examiners: Examiners
 
 
-@dataclass(frozen=True)
-class Trial:
-    """A solution and the tests that it must pass."""
+def judge(trial: Trial, required_level: int = 1, level: int | None = None) -> Outcome:
+    """The outcome of one trial; the first test that fails decides.
 
-    source: str
-    entry_point: str
-    tests: Sequence[Test]
-
-
-def parse_tests(data: object, where: str) -> tuple[Test, ...]:
-    """Tests from parsed JSON: a list of `{"args": [..], "kwargs"?: {..}, "expected": ..}`.
+    Args:
+        required_level: an error if this host gives less.
+        level: exactly this one instead of the best, to compare or to test.
 
     Raises:
-        ValueError: that names `where`, the test and the field.
+        ValueError: if the tests are of no form for the trial's language.
+        SandboxError: if the sandbox or the judge's process failed; never because of what the program does.
     """
-    if not isinstance(data, list) or not data:
-        raise ValueError(f"{where}: tests: expected a list with at least one test (got {values.show(data)})")
-    return tuple(_parse_test(item, f"{where}: tests: {number}") for number, item in enumerate(data))
+    plan = containment.best(required_level) if level is None else containment.plan_of_level(level)
 
-
-def judge(trial: Trial, limits: Limits = DEFAULT_LIMITS, required_level: int = 1, level: int | None = None) -> Outcome:
-    """Run all tests in one contained process; the first that fails decides.
-
-    Raises:
-        SandboxError: if the sandbox failed; never because of what the solution does.
-    """
-    if is_empty(trial.source):
-        return Outcome("empty", "no code", "", 0.0, 0.0, 0)
-    calls = [(_decoded(test.args), _decoded(test.kwargs)) for test in trial.tests]
-    called = call(trial.source, trial.entry_point, calls, limits, required_level, level)
-    if called.outcome.status in {"output_flood", "violation"}:
-        return called.outcome
-    for number, (test, returned) in enumerate(zip(trial.tests, called.returned, strict=False)):
-        if not _same(test.expected, returned):
-            detail = f"test {number}: expected {values.show(test.expected)}, got {values.show(returned)}"
-            return replace(called.outcome, status="wrong", detail=detail)
-    return replace(called.outcome, status="passed") if called.outcome.status == "ok" else called.outcome
+    with Examiners(plan) as examiners:
+        return _judge(trial, _fresh(plan, examiners))
 
 
 def judge_all(
     trials: Sequence[Trial],
-    limits: Limits = DEFAULT_LIMITS,
     workers: int = 1,
     required_level: int = 1,
+    done: Callable[[int, Outcome], None] | None = None,
     rerun_timeouts: bool = True,
-    progress: Callable[[float], None] | None = None,
+    level: int | None = None,
 ) -> list[Outcome]:
     """Outcomes in the order of `trials`, whatever the number of workers.
 
     Args:
-        workers: contained processes at a time.
+        workers: trials at a time.
+        done: called in this thread with the position of a trial and its outcome, as they come.
         rerun_timeouts: a timeout is judged again when nothing else runs, and the second outcome counts.
-        progress: called with the fraction done.
+
+    Raises:
+        ValueError, SandboxError: as `judge`; the other trials are given up.
     """
+    positions: dict[str, list[int]] = {}
+    for position, trial in enumerate(trials):
+        positions.setdefault(trial.key, []).append(position)
+    outcomes: dict[int, Outcome] = {}
 
-    def one(trial: Trial) -> Outcome:
-        return judge(trial, limits, required_level)
+    def known(key: str, outcome: Outcome) -> None:
+        for position in positions[key]:
+            outcomes[position] = outcome
+            if done is not None:
+                done(position, outcome)
 
-    outcomes = []
-    for outcome in _in_order(one, trials, workers):
-        outcomes.append(outcome)
-        if progress is not None:
-            progress(len(outcomes) / len(trials))
-    if rerun_timeouts:
-        for number, outcome in enumerate(outcomes):
-            if outcome.status == "timeout":
-                outcomes[number] = one(trials[number])
-    return outcomes
+    if not positions:
+        return []
+    again: list[str] = []
+    examined = any(isinstance(each.tests, CheckTests | AssertTests) and not each.weak for each in trials)
+    with _warm(workers, required_level, level, min(workers, len(positions)) if examined else 0) as processes:
+        for key, outcome in _judged({key: trials[each[0]] for key, each in positions.items()}, processes, workers):
+            if outcome.status == "timeout" and rerun_timeouts:
+                again.append(key)
+            else:
+                known(key, outcome)
+        for key in sorted(again, key=lambda each: positions[each][0]):
+            known(key, _judge_or_again(trials[positions[key][0]], processes))
+    return [outcomes[position] for position in range(len(trials))]
 
 
 def is_empty(source: str) -> bool:
@@ -103,15 +128,85 @@ def is_empty(source: str) -> bool:
     return all(not line.strip() or line.lstrip().startswith("#") for line in source.splitlines())
 
 
-def _in_order(one: Callable[[Trial], Outcome], trials: Sequence[Trial], workers: int) -> Iterable[Outcome]:
+def _fresh(plan: Plan, examiners: Examiners) -> Processes:
+    def start(limits: Limits, stdin: bytes = b"") -> AbstractContextManager[Contained]:
+        return contained(plan, limits, stdin)
+
+    return Processes(plan, start, examiners)
+
+
+@contextlib.contextmanager
+def _warm(workers: int, required_level: int, level: int | None, ready: int) -> Iterator[Processes]:
+    with Servers(workers, required_level, level) as servers, Examiners(servers.plan, ready) as examiners:
+        yield Processes(servers.plan, servers.contained, examiners)
+
+
+def _judged(trials: dict[str, Trial], processes: Processes, workers: int) -> Iterator[tuple[str, Outcome]]:
     if workers <= 1:
-        yield from map(one, trials)
+        for key, trial in trials.items():
+            yield key, _judge_or_again(trial, processes)
         return
     pool = ThreadPoolExecutor(workers)
     try:
-        yield from pool.map(one, trials)
+        running: dict[Future[Outcome], str] = {
+            pool.submit(_judge_or_again, trial, processes): key for key, trial in trials.items()
+        }
+        for each in as_completed(running):
+            yield running[each], each.result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _judge_or_again(trial: Trial, processes: Processes) -> Outcome:
+    """A warm server that died says nothing of the trial: that is judged in processes of its own then."""
+    try:
+        return _judge(trial, processes)
+    except ServerDied:
+        return _judge(trial, _fresh(processes.plan, processes.examiners))
+
+
+def _judge(trial: Trial, processes: Processes) -> Outcome:
+    tests = trial.tests
+    if not trial.source.strip() or (trial.language == "python" and is_empty(trial.source)):
+        return Outcome("empty", "no code", "", 0.0, 0.0, 0)
+    name = toolchain(trial.language).name
+    if isinstance(tests, StdioTests) or (isinstance(tests, ProgramTests) and name != PYTHON):
+        return programs.judge_program(trial, processes.plan, processes.candidate)
+    if name != PYTHON:
+        raise ValueError(f"tests in the form of {type(tests).__name__} are Python's (got {trial.language})")
+    if trial.weak or isinstance(tests, ProgramTests):
+        return _in_one_process(trial, processes)
+    with processes.candidate(trial.limits) as candidate:
+        try:
+            candidate.ask({"module": "solution", "source": trial.source})
+            if isinstance(tests, CallTests):
+                status, detail = _by_calls(tests, candidate)
+            else:
+                status, detail = processes.examiners.examine(tests, candidate)
+        except Ended as ended:
+            status, detail = ended.status, ended.detail
+        return outcome(trial.limits, processes.plan, candidate.finish(), status, detail)
+
+
+def outcome(
+    limits: Limits, plan: Plan, transcript: Transcript, status: str, detail: str, judge: str = "apart"
+) -> Outcome:
+    """The outcome of a run that the tests found `status`: how it ended speaks against it, and never for it."""
+    ended, why = endings.status(limits, replace(transcript, error=None), len(transcript.values))
+    if ended in {"output_flood", "violation"} or (status == "passed" and ended != "ok"):
+        status, detail = ended, why
+    end = transcript.end
+    stdout = transcript.stdout[:KEPT_OUTPUT_BYTES].decode("utf-8", "replace")
+    return Outcome(status, detail, stdout, end.cpu_seconds, end.wall_seconds, plan.level, judge)
+
+
+def _by_calls(tests: CallTests, candidate: Contained) -> tuple[str, str]:
+    for number, test in enumerate(tests.calls):
+        call = {"args": values.decode(test.args), "kwargs": values.decode(test.kwargs)}
+        returned = candidate.ask({"entry_point": tests.entry_point, **call})
+        if not _same(test.expected, returned):
+            return "wrong", f"test {number}: expected {values.show(test.expected)}, got {values.show(returned)}"
+    return "passed", ""
 
 
 def _same(expected: Any, returned: Any) -> bool:
@@ -121,26 +216,28 @@ def _same(expected: Any, returned: Any) -> bool:
         return False  # not in the form of values.py: the candidate wrote it past the worker
 
 
-def _decoded(tree: Any) -> Any:
-    return values.decode(tree)
-
-
-def _parse_test(item: object, where: str) -> Test:
-    if not isinstance(item, dict):
-        raise ValueError(f"{where}: expected an object (got {values.show(item)})")
-    unknown = sorted(item.keys() - {"args", "kwargs", "expected"})
-    if unknown:
-        raise ValueError(f'{where}: unknown field "{unknown[0]}"; known: args, kwargs, expected')
-    for name in ("args", "expected"):
-        if name not in item:
-            raise ValueError(f'{where}: field "{name}" is missing')
-    args, kwargs = item["args"], item.get("kwargs", {})
-    if not isinstance(args, list) or not isinstance(kwargs, dict):
-        raise ValueError(f"{where}: args must be a list and kwargs an object")
-    for name, tree in (("args", args), ("kwargs", kwargs), ("expected", item["expected"])):
+def _in_one_process(trial: Trial, processes: Processes) -> Outcome:
+    """Program and tests together. Passed if behind the last test a function of a random name gives back a token."""
+    name, token = f"end_{secrets.token_hex(8)}", secrets.token_hex(16)
+    tests = trial.tests
+    if isinstance(tests, CheckTests):
+        parts = [trial.source, tests.source, f"check({tests.entry_point})"]
+    elif isinstance(tests, ProgramTests):
+        parts = [trial.source, tests.source]
+    elif isinstance(tests, AssertTests):
+        parts = [trial.source, tests.setup, *tests.statements]
+    else:
+        raise ValueError("calls are never judged weakly")
+    source = "\n".join([*parts, f"def {name}(token): return token", ""])
+    with processes.candidate(trial.limits) as process:
         try:
-            values.decode(tree)
-            values.canonical(tree)
-        except (ValueError, TypeError, OverflowError) as error:
-            raise ValueError(f"{where}: {name}: {error}") from error
-    return Test(args, item["expected"], kwargs)
+            process.ask({"module": "__main__", "source": source})
+            returned = process.ask({"entry_point": name, "args": [token], "kwargs": {}})
+            status, detail = ("passed", "") if returned == token else ("violation", "ended before the last test")
+        except Ended as ended:
+            status, detail = ended.status, ended.detail
+            if status == "exception" and detail.startswith("AssertionError"):
+                status = "wrong"
+            elif name in detail:
+                status, detail = "violation", "left before the last test"
+        return outcome(trial.limits, processes.plan, process.finish(), status, detail, "weak")

@@ -81,11 +81,22 @@ def forbid_new_privileges() -> None:
     _prctl("prctl(NO_NEW_PRIVS)", _PR_SET_NO_NEW_PRIVS, 1)
 
 
+class Filter:
+    """A seccomp filter (classic BPF, 8 bytes an instruction), laid out once, for any number of installations."""
+
+    def __init__(self, program: bytes):
+        self._code = ctypes.create_string_buffer(program, len(program))
+        header = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(self._code))
+        self._header = ctypes.create_string_buffer(header, len(header))
+
+    def install(self) -> None:
+        """Put it on this process and all that it starts."""
+        _prctl("seccomp", _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, self._header)
+
+
 def install_filter(program: bytes) -> None:
-    """Put a seccomp filter (classic BPF, 8 bytes an instruction) on this process and all that it starts."""
-    code = ctypes.create_string_buffer(program, len(program))
-    header = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code))
-    _prctl("seccomp", _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.create_string_buffer(header, len(header)))
+    """Put a filter on this process and all that it starts."""
+    Filter(program).install()
 
 
 def drop_capabilities() -> None:
@@ -100,6 +111,11 @@ def drop_capabilities() -> None:
 def unshare(flags: int) -> None:
     """Move this process (and, for process ids, its future children) into new namespaces."""
     _checked("unshare", _libc.unshare(ctypes.c_int(flags)))
+
+
+def set_namespace(descriptor: int, kind: int) -> None:
+    """Enter the namespace behind a descriptor (for process ids: this process's future children do)."""
+    _checked("setns", _libc.setns(ctypes.c_int(descriptor), ctypes.c_int(kind)))
 
 
 def mount(source: str | None, target: str, kind: str | None, flags: int, options: str = "") -> None:

@@ -37,11 +37,16 @@ def version() -> int:
         return 0
 
 
-def restrict(readable: Sequence[str], hidden: Sequence[str], writable: Sequence[str]) -> None:
+def restrict(
+    readable: Sequence[str], hidden: Sequence[str], writable: Sequence[str], may_execute: bool = False
+) -> None:
     """From now on this process reads only below `readable` less `hidden`, and writes only below `writable`.
 
     The names (not the contents) in a readable folder with a hidden one below stay visible. Paths that do not exist
     are passed over, and links give no right to what they lead to: pass real paths.
+
+    Args:
+        may_execute: programs in all of these places may be executed; else none anywhere.
     """
     newest = version()
     if not newest:
@@ -55,24 +60,24 @@ def restrict(readable: Sequence[str], hidden: Sequence[str], writable: Sequence[
     ruleset = kernel.system_call("landlock_create_ruleset", _CREATE_RULESET, attributes, len(attributes), 0)
     try:
         for path in readable:
-            _allow_reading(ruleset, path, hidden)
+            _allow_reading(ruleset, path, hidden, _EXECUTE if may_execute else 0)
         for path in writable:
-            _allow(ruleset, path, rights & ~_EXECUTE)
+            _allow(ruleset, path, rights if may_execute else rights & ~_EXECUTE)
         kernel.forbid_new_privileges()
         kernel.system_call("landlock_restrict_self", _RESTRICT_SELF, ruleset, 0)
     finally:
         os.close(ruleset)
 
 
-def _allow_reading(ruleset: int, path: str, hidden: Sequence[str]) -> None:
+def _allow_reading(ruleset: int, path: str, hidden: Sequence[str], more_rights: int) -> None:
     if path in hidden:
         return
     if not any(each.startswith(path + "/") for each in hidden) or not os.path.isdir(path):  # noqa: PTH112
-        _allow(ruleset, path, _READ_FILE | _READ_DIR)
+        _allow(ruleset, path, _READ_FILE | _READ_DIR | more_rights)
         return
     _allow(ruleset, path, _READ_DIR)
     for name in os.listdir(path):  # noqa: PTH208 (pathlib costs a contained start 5 ms)
-        _allow_reading(ruleset, f"{path}/{name}", hidden)
+        _allow_reading(ruleset, f"{path}/{name}", hidden, more_rights)
 
 
 def _allow(ruleset: int, path: str, rights: int) -> None:

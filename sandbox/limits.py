@@ -7,6 +7,7 @@ that wait. Memory is the address space of each process, not of all together (tha
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Literal
 
 WALL_FACTOR = 3.0
 """Wall limit as a multiple of the CPU limit: a program that computes on a fully loaded core still gets its CPU time."""
@@ -21,6 +22,8 @@ class Limits:
             moved from 50 ms to at least 4 s, because its scores depended on the machine.
         wall_seconds: from start to end [timeout]; None is `WALL_FACTOR` times `cpu_seconds`.
         memory_bytes: address space of each process [memory]; a Python interpreter takes about 20 MiB of it.
+        memory_counts: `address_space` counts all that is reserved, `data` what is private and writable; programs that
+            reserve far more than they use (node, Go, Java) run only under `data`.
         processes: processes and threads together, where the host can count them for this run alone.
         file_bytes: of one file that is written; at level 3 also of the whole work folder.
         output_bytes: printed to standard output, and likewise returned [output_flood].
@@ -30,6 +33,7 @@ class Limits:
     cpu_seconds: float = 4.0
     wall_seconds: float | None = None
     memory_bytes: int = 512 * 2**20
+    memory_counts: Literal["address_space", "data"] = "address_space"
     processes: int = 16
     file_bytes: int = 16 * 2**20
     output_bytes: int = 8 * 2**20
@@ -38,7 +42,10 @@ class Limits:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if value is not None and not value > 0:
+            if isinstance(value, str):
+                if value not in {"address_space", "data"}:
+                    raise ValueError(f"Limits: {field.name} must be address_space or data (got {value!r})")
+            elif value is not None and not value > 0:
                 raise ValueError(f"Limits: {field.name} must be greater than 0 (got {value!r})")
 
     @property

@@ -1,9 +1,9 @@
 """A process of its own world (level 3): no network, no other processes, and a file tree of what Python needs.
 
 `enter` moves the caller into new user, mount, process, network, IPC and host-name namespaces; `build_root` gives that
-mount namespace a new root with the readable folders (read-only, with empty folders over the hidden ones), four
-devices and an empty, size-limited work folder in memory. There is no /proc, no /home, no /tmp of the host. All of it
-disappears with the last process, whatever happens to us.
+mount namespace a new root with the readable folders (read-only, with empty folders over the hidden ones) and four
+devices; `mount_work_folder` adds an empty, size-limited work folder in memory. There is no /home and no /tmp of the
+host. All of it disappears with the last process, whatever happens to us.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ _NAMESPACES = (
     | kernel.CLONE_NEWIPC
     | kernel.CLONE_NEWUTS
 )
+_OWN_PROCESS_NAMESPACE = 7  # a descriptor, see supervise.py
 _DEVICES = ("null", "zero", "random", "urandom")
 _WORK_FILES = 4096
 """Files in the work folder; each costs kernel memory that `file_bytes` does not count."""
@@ -73,14 +74,35 @@ def enter(outside_id: int | None) -> None:
         raise OSError(f"uid_map: the mapping of user {outside_id} was refused")
 
 
-def build_root(base: str, readable: Sequence[str], hidden: Sequence[str], work_bytes: int) -> None:
-    """Make a new root and enter it, with the work folder as current folder.
+def keep_own_process_namespace() -> None:
+    """Keep a way back for `return_to_own_process_namespace`, while there is still a /proc to take it from."""
+    descriptor = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    if descriptor != _OWN_PROCESS_NAMESPACE:
+        os.dup2(descriptor, _OWN_PROCESS_NAMESPACE, inheritable=False)
+        os.close(descriptor)
+
+
+def return_to_own_process_namespace() -> None:
+    """Children that are started from now on share the caller's process namespace again, whatever was unshared."""
+    kernel.set_namespace(_OWN_PROCESS_NAMESPACE, kernel.CLONE_NEWPID)
+
+
+def mount_work_folder(size_bytes: int) -> None:
+    """Put an empty folder in memory, with that much room for all files together, at `WORK_FOLDER`, and go there."""
+    options = f"mode=700,uid={CONTAINED_ID},gid={CONTAINED_ID},size={size_bytes},nr_inodes={_WORK_FILES}"
+    kernel.mount("tmpfs", WORK_FOLDER, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, options)
+    os.chdir(WORK_FOLDER)
+
+
+def build_root(base: str, readable: Sequence[str], hidden: Sequence[str], has_proc: bool = False) -> None:
+    """Make a new root and enter it.
 
     Args:
         base: any folder that exists; it is covered in this mount namespace only.
         readable: existing paths, shown read-only at the same place; a link is shown as a link.
         hidden: existing folders that are shown empty, if they lie below a readable one.
-        work_bytes: of all files in the work folder.
+        has_proc: show the processes of this namespace in /proc, and nothing else there, if the host lets us (most
+            containers do not): Java and Rust find their own folder by it.
     """
     real = [os.path.realpath(path) for path in readable]
     covered = [os.path.realpath(path) for path in hidden]
@@ -104,15 +126,19 @@ def build_root(base: str, readable: Sequence[str], hidden: Sequence[str], work_b
     for name in _DEVICES:
         _bind(f"/dev/{name}", 0)
     os.mkdir(f"/new{WORK_FOLDER}")  # noqa: PTH102
+    if has_proc:
+        os.mkdir("/new/proc")  # noqa: PTH102
+        try:
+            kernel.mount("proc", "/new/proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV, "subset=pid")
+        except OSError:
+            os.rmdir("/new/proc")  # noqa: PTH106
     if not os.path.lexists("/new/tmp"):
         os.symlink(WORK_FOLDER, "/new/tmp")  # noqa: PTH211
     kernel.mount_attributes("/new", kernel.MOUNT_ATTR_RDONLY | kernel.MOUNT_ATTR_NOSUID)
-    options = f"mode=700,uid={CONTAINED_ID},gid={CONTAINED_ID},size={work_bytes},nr_inodes={_WORK_FILES}"
-    kernel.mount("tmpfs", f"/new{WORK_FOLDER}", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, options)
     os.chdir("/new")
     kernel.pivot_root(".", ".")
     kernel.unmount(".")
-    os.chdir(WORK_FOLDER)
+    os.chdir("/")
 
 
 def _bind(path: str, attributes: int) -> None:

@@ -1,13 +1,14 @@
 """Starts a contained process: the launcher with its settings and pipes, and a work folder where one is needed.
 
 The launcher gets an environment of its own, no descriptor that is not named, and a session of its own. Whatever
-happens here, it and all that it started have ended when `converse` returns, and the work folder is gone.
+happens here, it and all that it started have ended when a block of `contained` is left, and the work folder is gone.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import marshal
 import os
 import shutil
 import stat
@@ -16,13 +17,15 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from . import endings
+from .cgroups import Group, new_group
 from .limits import Limits
-from .talk import BACKSTOP_SECONDS, Descriptor, Talk, Transcript
+from .talk import BACKSTOP_SECONDS, Channels, Descriptor, Ended, Talk, Transcript
 
 _LIBRARIES = "LD_LIBRARY_PATH"
 
@@ -47,46 +50,212 @@ class Plan:
     """The program may not start processes, because nothing else would limit their number."""
 
 
+@dataclass(frozen=True)
+class Command:
+    """A program to run in place of Python.
+
+    Attributes:
+        argv: the first is the path of an executable inside.
+        environment: beside HOME, TMPDIR (both the work folder) and LANG.
+        keep: patterns for names of files in the work folder that are handed out in the end.
+    """
+
+    argv: list[str]
+    environment: dict[str, str]
+    keep: list[str]
+
+
+class Contained:
+    """One contained process that is alive: asked as often as one likes, then finished.
+
+    Not to be shared by threads. Made by `contained` here, or by `server.Servers.contained` in a few milliseconds.
+    """
+
+    def __init__(self, talk: Talk, plan: Plan, group: Group | None = None):
+        self.plan = plan
+        self._talk = talk
+        self._group = group
+        self._kills = 0 if group is None else group.kills()
+        self._transcript: Transcript | None = None
+
+    def ask(self, request: Mapping[str, Any]) -> Any:
+        """The answer to one request of `worker.py`, as a tree in the form of `values.py`. Nothing in it is trusted.
+
+        Raises:
+            Ended: if the answer is no value (then `alive` says whether it can be asked again), or the process was
+                stopped by a limit, broke the rules, or ended.
+            SandboxError: if the containment could not be set up, or the supervisor failed.
+        """
+        try:
+            return self._talk.ask(request)
+        except Ended as ended:
+            if ended.alive or self._group is None:
+                raise
+            raise Ended(*endings.status(self._talk.limits, self.finish(), self._talk.asked)) from None
+
+    def start(self, files: Mapping[str, bytes]) -> None:
+        """Have a command start, with these files in its work folder."""
+        data = marshal.dumps({"files": dict(files)})
+        self._talk.send(len(data).to_bytes(8, "little") + data)
+
+    def files(self) -> dict[str, bytes]:
+        """Once a command has finished: the files that it was to keep."""
+        data, found = bytes(self._talk.collected), {}
+        while len(data) >= 16:
+            title, content = (int.from_bytes(data[at : at + 8], "little") for at in (0, 8))
+            found[os.fsdecode(data[16 : 16 + title])] = data[16 + title : 16 + title + content]
+            data = data[16 + title + content :]
+        return found
+
+    def finish(self) -> Transcript:
+        """Let it end if it has not, clear up, and say what happened.
+
+        Raises:
+            SandboxError: as for `ask`.
+        """
+        if self._transcript is None:
+            self._talk.finish()
+            transcript = self._talk.transcript()
+            if self._group is not None and transcript.end.how == "signal" and self._group.kills() > self._kills:
+                transcript = replace(transcript, end=replace(transcript.end, how="memory"))
+            self._transcript = transcript
+        return self._transcript
+
+
+@contextlib.contextmanager
+def contained(
+    plan: Plan, limits: Limits, stdin: bytes = b"", command: Command | None = None, readable: Sequence[str] = ()
+) -> Iterator[Contained]:
+    """A fresh contained process that answers requests; costs two starts of the interpreter.
+
+    When the block is left, however that happens, the process and all that it started have ended.
+
+    Args:
+        stdin: its standard input.
+        command: become this program instead; then there is no `ask`, but `start` and `files`.
+        readable: paths that it may read (and a command may execute) beside Python's own.
+    """
+    with group_for(limits) as group, _launched(plan, limits, command, readable, group) as channels:
+        talk = Talk(channels, limits, stdin, command is not None)
+        try:
+            yield Contained(talk, plan, group)
+        finally:
+            talk.close()
+
+
 def converse(plan: Plan, limits: Limits, requests: Sequence[Mapping[str, Any]], stdin: bytes = b"") -> Transcript:
     """Run one contained process and put `requests` to it, one after the other, until one is not answered by a value.
 
     Raises:
         SandboxError: if the containment of `plan` could not be set up, or the launcher failed.
     """
-    with _work_folder(plan) as folder, contextlib.ExitStack() as stack:
-        requests_read, requests_write = _pipe(stack)
-        answers_read, answers_write = _pipe(stack)
-        report_read, report_write = _pipe(stack)
-        input_read, input_write = _pipe(stack)
+    with contained(plan, limits, stdin) as process:
+        with contextlib.suppress(Ended):
+            for request in requests:
+                process.ask(request)
+        return process.finish()
+
+
+@contextlib.contextmanager
+def _launched(
+    plan: Plan, limits: Limits, command: Command | None, readable: Sequence[str], group: Group | None
+) -> Iterator[Channels]:
+    """A launcher with its pipes; at the end of the block it has ended, and the work folder is gone."""
+    with work_folder(plan) as folder, contextlib.ExitStack() as stack:
+        ours, theirs = pipes(stack)
+        run = run_settings(plan, limits, folder, command)
         settings = {
-            **_settings(plan, limits),
-            "folder": folder,
-            "base": tempfile.gettempdir(),
-            "parent": os.getpid(),
-            "requests": requests_read.fd,
-            "answers": answers_write.fd,
-            "report": report_write.fd,
+            **dict(zip(("requests", "answers", "report"), (each.fd for each in theirs), strict=False)),
+            "run": marshal.dumps(run).hex(),
+            **({} if command is None else {"proc": 1}),
         }
-        arguments = [f"{name}={value}" for name, value in settings.items()]
-        process = subprocess.Popen(
-            # -P and -s with an environment of our own are all that -I does, except that -I ignores PYTHONHASHSEED.
-            [_interpreter(), "-P", "-s", "-S", "-c", _START, str(_HERE), *arguments, *_path_arguments()],
-            stdin=input_read.fd,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd="/",
-            env=_environment(),
-            pass_fds=(requests_read.fd, answers_write.fd, report_write.fd),
-            start_new_session=True,
-        )
+        passed = tuple(each.fd for each in theirs)
+        process = launch(plan, settings, passed[:3], passed[3:], group, readable)
         try:
-            for theirs in (requests_read, answers_write, report_write, input_read):
-                theirs.close()
-            talk = Talk(process, limits, requests, unfed=stdin)
-            talk.run(requests_write, answers_read, report_read, input_write)
+            for each in theirs:
+                each.close()
+            yield Channels.over(ours, process.terminate)
         finally:
             _end(process)
-    return talk.transcript()
+
+
+def launch(
+    plan: Plan,
+    settings: Mapping[str, object],
+    passed: Sequence[int],
+    standard: Sequence[int],
+    group: Group | None,
+    readable: Sequence[str] = (),
+) -> subprocess.Popen[bytes]:
+    """Start `launch.py` with `settings` and those of `plan`, the descriptors `passed`, and `standard` as 0, 1, 2."""
+    stdin, stdout, stderr = standard
+    doors = [] if group is None else group.doors()
+    static: dict[str, object] = {"base": tempfile.gettempdir(), "parent": os.getpid()}
+    static |= {name: 1 for name in ("namespaces", "landlock", "seccomp", "no_processes") if getattr(plan, name)}
+    if plan.user_id is not None:
+        static["user_id"] = plan.user_id
+    arguments = [f"{name}={value}" for name, value in (static | dict(settings)).items()]
+    arguments += [*_path_arguments(), *(f"readable={path}" for path in readable), *(f"cgroup={fd}" for fd in doors)]
+    try:
+        return subprocess.Popen(
+            # -P and -s with an environment of our own are all that -I does, except that -I ignores PYTHONHASHSEED.
+            [_interpreter(), "-P", "-s", "-S", "-c", _START, str(_HERE), *arguments],
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            cwd="/",
+            env=_environment(),
+            pass_fds=(*passed, *doors),
+            start_new_session=True,
+        )
+    finally:
+        for door in doors:
+            os.close(door)
+
+
+@contextlib.contextmanager
+def group_for(limits: Limits) -> Iterator[Group | None]:
+    """A control group with these limits, where there are control groups; removed in the end."""
+    group = new_group(limits)
+    try:
+        yield group
+    finally:
+        if group is not None:
+            group.remove()
+
+
+def run_settings(
+    plan: Plan, limits: Limits, folder: str, command: Command | None = None, supervisors: int = 2
+) -> dict[str, object]:
+    """What a supervisor is told of one run.
+
+    Args:
+        supervisors: processes of ours that run as the same user in the same user namespace as the program.
+    """
+    return {
+        "cpu_seconds": limits.cpu_seconds,
+        "wall_seconds": limits.wall,
+        "memory_bytes": limits.memory_bytes,
+        "memory_kind": "RLIMIT_AS" if limits.memory_counts == "address_space" else "RLIMIT_DATA",
+        "processes": limits.processes + _other_processes(plan, supervisors),
+        "file_bytes": limits.file_bytes,
+        "output_bytes": limits.output_bytes,
+        "open_files": limits.open_files,
+        "folder": folder,
+        "command": None if command is None else asdict(command),
+    }
+
+
+def pipes(stack: contextlib.ExitStack) -> tuple[list[Descriptor], list[Descriptor]]:
+    """Our ends and theirs of the pipes of one run: requests, answers, report, and 0, 1, 2."""
+    ours, theirs = [], []
+    for we_write in (True, False, False, True, False, False):
+        read_end, write_end = (Descriptor(fd) for fd in os.pipe())
+        stack.callback(read_end.close)
+        stack.callback(write_end.close)
+        ours.append(write_end if we_write else read_end)
+        theirs.append(read_end if we_write else write_end)
+    return ours, theirs
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -98,33 +267,14 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         except subprocess.TimeoutExpired:
             process.kill()  # the program is set to end with it
             process.wait()
-    for stream in (process.stdout, process.stderr):
-        if stream is not None:
-            stream.close()
 
 
-def _settings(plan: Plan, limits: Limits) -> dict[str, object]:
-    settings: dict[str, object] = {
-        "cpu_seconds": limits.cpu_seconds,
-        "wall_seconds": limits.wall,
-        "memory_bytes": limits.memory_bytes,
-        "processes": limits.processes + _other_processes(plan),
-        "file_bytes": limits.file_bytes,
-        "output_bytes": limits.output_bytes,
-        "open_files": limits.open_files,
-    }
-    if plan.user_id is not None:
-        settings["user_id"] = plan.user_id
-    settings |= {name: 1 for name in ("namespaces", "landlock", "seccomp", "no_processes") if getattr(plan, name)}
-    return settings
-
-
-def _other_processes(plan: Plan) -> int:
+def _other_processes(plan: Plan, supervisors: int) -> int:
     """Processes and threads that the kernel counts for the same user beside those of the program."""
     if plan.user_id is not None or os.geteuid() == 0:
         return 0
     if plan.namespaces:
-        return 2  # the launcher and the first process of the namespace
+        return supervisors
     own = os.geteuid()
     total = 0
     for folder in Path("/proc").iterdir():
@@ -177,15 +327,8 @@ def _path_arguments() -> tuple[str, ...]:
     )
 
 
-def _pipe(stack: contextlib.ExitStack) -> tuple[Descriptor, Descriptor]:
-    read_end, write_end = (Descriptor(fd) for fd in os.pipe())
-    stack.callback(read_end.close)
-    stack.callback(write_end.close)
-    return read_end, write_end
-
-
 @contextlib.contextmanager
-def _work_folder(plan: Plan) -> Iterator[str]:
+def work_folder(plan: Plan) -> Iterator[str]:
     """A folder of its own for the program; at level 3 it lies in memory inside the namespaces instead."""
     if plan.namespaces:
         yield ""

@@ -8,17 +8,19 @@ for anything that the code does. A run costs about two starts of the interpreter
 from __future__ import annotations
 
 import json
-import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from . import containment, values
+from . import containment, endings, values
+from .endings import SandboxError, Transcript
 from .limits import DEFAULT_LIMITS, Limits
-from .process import Plan, converse
-from .talk import SandboxError, Transcript
+from .process import Command, Plan, contained, converse
+from .server import Servers
 
-__all__ = ["OUTCOMES", "Called", "Limits", "Outcome", "SandboxError", "call", "describe", "run_program"]
+__all__ = [
+    "OUTCOMES", "Called", "Limits", "Outcome", "Ran", "SandboxError", "call", "describe", "run_command", "run_program",
+]  # fmt: skip
 
 OUTCOMES = (
     "passed", "wrong", "exception", "timeout", "memory", "output_flood", "violation", "syntax_error", "empty", "ok",
@@ -27,9 +29,6 @@ OUTCOMES = (
 
 KEPT_OUTPUT_BYTES = 64 * 2**10
 """Of what functions print; of programs all is kept, up to the limit."""
-
-_CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
-_NEAR_THE_LIMIT = 0.9
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,7 @@ class Outcome:
         cpu_seconds: of the program and of its children that have ended.
         wall_seconds: from its start to its end.
         level: of containment, see `containment.py`; 0 if nothing was run.
+        judge: `apart` from the program, or `weak`: in its own process, where the program could forge the verdict.
     """
 
     status: str
@@ -51,6 +51,7 @@ class Outcome:
     cpu_seconds: float
     wall_seconds: float
     level: int
+    judge: str = "apart"
 
 
 @dataclass(frozen=True)
@@ -64,21 +65,91 @@ class Called:
     returned: tuple[Any, ...]
 
 
+@dataclass(frozen=True)
+class Ran:
+    """What a command did.
+
+    Attributes:
+        outcome: `ok` if it exited with status 0, `exception` if with another.
+        exit_status: as the shell counts: 128 and the signal, if it was ended by one.
+        stdout: bytes, up to the limit.
+        stderr: beginning and end, for people.
+        files: contents by name, of the files in its work folder that were to be kept.
+    """
+
+    outcome: Outcome
+    exit_status: int
+    stdout: bytes
+    stderr: str
+    files: dict[str, bytes]
+
+
+def run_command(
+    argv: Sequence[str],
+    files: Mapping[str, bytes],
+    stdin: bytes,
+    limits: Limits,
+    readable: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    keep: Sequence[str] = (),
+    required_level: int = 1,
+    level: int | None = None,
+    starts_processes: bool = False,
+) -> Ran:
+    """Run any program, contained as Python is: a compiler, what it made, another interpreter.
+
+    Args:
+        argv: the first is the path of an executable, absolute or from the work folder on (`./program`).
+        files: put into the work folder first, executable; names may have folders in them.
+        limits: with `memory_counts="data"` for programs that reserve much more memory than they use.
+        readable: files and folders of the host that it may read and execute, beside the system's libraries.
+        environment: beside HOME and TMPDIR (the work folder) and LANG; nothing is inherited.
+        keep: names or patterns (`*.class`) of files directly in the work folder, handed out if they are plain files
+            and together no larger than `file_bytes`.
+        starts_processes: it has to, as compilers do; not all levels allow that on all hosts.
+
+    Raises:
+        SandboxError: if the sandbox failed, the executable is not there, or it could not start processes.
+    """
+    plan = _plan(required_level, level)
+    if starts_processes and plan.no_processes:
+        raise SandboxError(f"{argv[0]} starts processes, which sandbox level {plan.level} forbids on this host")
+    command = Command(list(argv), dict(environment or {}), list(keep))
+    with contained(plan, limits, stdin, command, readable) as process:
+        process.start(files)
+        transcript = process.finish()
+        kept = process.files()
+    outcome = _outcome(plan, limits, transcript, 0, limits.output_bytes)
+    end = transcript.end
+    exit_status = 128 + end.code if end.how == "signal" else end.code
+    stderr = transcript.stderr.decode("utf-8", "replace")
+    if outcome.status == "ok" and end.code:
+        outcome = replace(outcome, status="exception", detail=f"exit status {end.code}")
+    return Ran(outcome, exit_status, transcript.stdout, stderr, kept)
+
+
 def run_program(
-    source: str, stdin: str = "", limits: Limits = DEFAULT_LIMITS, required_level: int = 1, level: int | None = None
+    source: str,
+    stdin: str = "",
+    limits: Limits = DEFAULT_LIMITS,
+    required_level: int = 1,
+    level: int | None = None,
+    servers: Servers | None = None,
 ) -> Outcome:
     """Run `source` as a program: `ok` if it ran to its end or left by `sys.exit(0)`.
 
     Args:
         required_level: an error if this host gives less.
         level: exactly this one instead of the best, to compare or to test.
+        servers: start it by one of these, at their level: the same for a few milliseconds.
 
     Raises:
         SandboxError: if the sandbox failed; never because of what the program does.
     """
-    plan = _plan(required_level, level)
     request = {"module": "__main__", "source": source}
-    transcript = converse(plan, limits, [request], stdin.encode("utf-8", "surrogatepass"))
+    plan, transcript = _converse(
+        limits, [request], stdin.encode("utf-8", "surrogatepass"), required_level, level, servers
+    )
     return _outcome(plan, limits, transcript, 1, limits.output_bytes)
 
 
@@ -89,6 +160,7 @@ def call(
     limits: Limits = DEFAULT_LIMITS,
     required_level: int = 1,
     level: int | None = None,
+    servers: Servers | None = None,
 ) -> Called:
     """Load `source` and call `entry_point` with each (positional, keyword) arguments, one after the other.
 
@@ -99,12 +171,11 @@ def call(
         ValueError: if an argument is not plain data.
         SandboxError: if the sandbox failed.
     """
-    plan = _plan(required_level, level)
     requests: list[dict[str, Any]] = [{"module": "solution", "source": source}]
     for args, kwargs in calls:
         plain = [values.decode(json.loads(values.encode(each))) for each in (list(args), dict(kwargs))]
         requests.append({"entry_point": entry_point, "args": plain[0], "kwargs": plain[1]})
-    transcript = converse(plan, limits, requests)
+    plan, transcript = _converse(limits, requests, b"", required_level, level, servers)
     return Called(
         _outcome(plan, limits, transcript, len(requests), KEPT_OUTPUT_BYTES), transcript.values[1 : len(requests)]
     )
@@ -115,48 +186,25 @@ def describe() -> dict[str, Any]:
     return containment.describe()
 
 
+def _converse(
+    limits: Limits,
+    requests: Sequence[Mapping[str, Any]],
+    stdin: bytes,
+    required_level: int,
+    level: int | None,
+    servers: Servers | None,
+) -> tuple[Plan, Transcript]:
+    if servers is not None:
+        return servers.plan, servers.converse(limits, requests, stdin)
+    plan = _plan(required_level, level)
+    return plan, converse(plan, limits, requests, stdin)
+
+
 def _plan(required_level: int, level: int | None) -> Plan:
     return containment.best(required_level) if level is None else containment.plan_of_level(level)
 
 
 def _outcome(plan: Plan, limits: Limits, transcript: Transcript, expected: int, kept_bytes: int) -> Outcome:
-    status, detail = _status(limits, transcript, expected)
+    status, detail = endings.status(limits, transcript, expected)
     stdout = transcript.stdout[:kept_bytes].decode("utf-8", "replace")
     return Outcome(status, detail, stdout, transcript.end.cpu_seconds, transcript.end.wall_seconds, plan.level)
-
-
-def _status(limits: Limits, transcript: Transcript, expected: int) -> tuple[str, str]:
-    """(status, detail). What the candidate says of itself only ever speaks against it."""
-    end = transcript.end
-    answered = len(transcript.values)
-    if transcript.trouble:
-        return transcript.trouble
-    if transcript.error:
-        return transcript.error
-    if end.how == "cpu":
-        return "timeout", f"used more than {limits.cpu_seconds:g} s of CPU time"
-    if end.how == "wall":
-        return "timeout", f"did not end within {limits.wall:g} s"
-    if end.how == "stopped":
-        return "violation", "stopped itself"
-    if end.how == "signal":
-        return _signalled(limits, end.code, end.peak_bytes)
-    if end.how != "exit":
-        return "violation", "ended its supervisor"
-    if answered < expected:
-        when = "while it was loaded" if answered == 0 else f"in call {answered}"
-        return "violation", f"ended its process {when} (exit status {end.code})"
-    if end.processes_left:
-        return "violation", "left processes behind"
-    return "ok", ""
-
-
-def _signalled(limits: Limits, number: int, peak_bytes: int) -> tuple[str, str]:
-    name = signal.Signals(number).name if number in set(signal.Signals) else str(number)
-    if number == signal.SIGXCPU:
-        return "timeout", f"used more than {limits.cpu_seconds:g} s of CPU time"
-    if number in {signal.SIGKILL, *_CRASHES} and peak_bytes > _NEAR_THE_LIMIT * limits.memory_bytes:
-        return "memory", f"ended by {name} at {peak_bytes} bytes"
-    if number in _CRASHES:
-        return "exception", f"crashed: {name}"
-    return "violation", f"ended by {name}"

@@ -55,6 +55,7 @@ _X32_BIT = 0x40000000
 
 _CLONE_THREAD = 0x00010000
 _CLONE_NAMESPACES = 0x7E020000  # user, pid, net, ipc, uts, cgroup and mount
+_CLONE_PARENT = 0x00008000  # a sibling instead of a child: it would belong to our supervisor
 _AF_UNIX = 1
 
 # Offsets in struct seccomp_data; arguments are 64 bits, of which the low half comes first.
@@ -85,7 +86,7 @@ def program(machine: str, new_processes: bool) -> bytes | None:
     code += _when(_EQUAL, _CLONE3, _fail(errno.ENOSYS))
     socket = [_step(_LOAD, _FIRST_ARGUMENT), *_when(_EQUAL, _AF_UNIX, _ALLOW), _step(_RETURN, _fail(errno.EACCES))]
     code += [_step(_EQUAL, _SOCKET[column], skip_false=len(socket)), *socket]
-    clone = [_step(_LOAD, _FIRST_ARGUMENT), *_when(_ANY_BIT, _CLONE_NAMESPACES, _fail(errno.EPERM))]
+    clone = [_step(_LOAD, _FIRST_ARGUMENT), *_when(_ANY_BIT, _CLONE_NAMESPACES | _CLONE_PARENT, _fail(errno.EPERM))]
     if not new_processes:
         clone += [*_when(_ANY_BIT, _CLONE_THREAD, _ALLOW), _step(_RETURN, _fail(errno.EAGAIN))]
     code += [_step(_EQUAL, _CLONE[column], skip_false=len(clone)), *clone, _step(_RETURN, _ALLOW)]

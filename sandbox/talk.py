@@ -1,9 +1,9 @@
-"""The conversation with a launcher and the worker behind it: asks, listens, and keeps what came out.
+"""The conversation with a contained process: asks, listens, and keeps what came out.
 
 One request is out at a time, each with a fresh nonce, so a candidate never sees a later argument and an answer that
-was written in advance belongs to nothing. All pipes are read while the process runs; more than `output_bytes` ends
-it. Nothing that arrives is trusted: text is parsed as JSON, and anything that is not the answer to the request that
-is out is a violation.
+was written in advance belongs to nothing. All pipes are read while we wait; more than `output_bytes` ends the process.
+Nothing that arrives is trusted: text is parsed as JSON, and anything that is not the answer to the request that is
+out is a violation.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ import marshal
 import os
 import secrets
 import selectors
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from .endings import End, Ended, SandboxError, Transcript, status
 from .limits import Limits
+
+__all__ = ["BACKSTOP_SECONDS", "Channels", "Descriptor", "End", "Ended", "SandboxError", "Talk", "Transcript"]
 
 BACKSTOP_SECONDS = 30.0
 """The launcher keeps the limits; if it has not ended this long after the wall limit, the machine is in trouble."""
@@ -27,41 +29,7 @@ BACKSTOP_SECONDS = 30.0
 WORKER_ERRORS = frozenset({"exception", "memory", "syntax_error", "wrong", "output_flood"})
 
 _CHUNK_BYTES = 1 << 16
-
-
-class SandboxError(RuntimeError):
-    """The sandbox itself failed, or this host cannot give the level that is required. Never a verdict."""
-
-
-@dataclass(frozen=True)
-class End:
-    """How a contained process ended: by exit or signal, or because of cpu, wall, stopped, asked."""
-
-    how: str
-    code: int = 0
-    cpu_seconds: float = 0.0
-    wall_seconds: float = 0.0
-    peak_bytes: int = 0
-    processes_left: int = 0
-
-
-@dataclass(frozen=True)
-class Transcript:
-    """What came out of one contained process.
-
-    Attributes:
-        values: parsed trees (see `values.py`), one for each request that was answered with a value.
-        error: (status, detail) of the answer that was not a value.
-        trouble: (status, detail) where the judge ended it: output_flood or violation.
-        stdout: what it printed.
-        end: how it ended.
-    """
-
-    values: tuple[Any, ...]
-    error: tuple[str, str] | None
-    trouble: tuple[str, str] | None
-    stdout: bytes
-    end: End
+_COMPLAINT_BYTES = 8 << 10
 
 
 @dataclass
@@ -76,112 +44,200 @@ class Descriptor:
             self.fd = -1
 
 
-@dataclass
+@dataclass(frozen=True)
+class Channels:
+    """Our ends of the pipes to a contained process and its supervisor, and the way to have it ended.
+
+    Attributes:
+        report: closed by the other side when the process and all that it started have ended.
+        complaints: standard error, of a command or of a launcher that fails.
+        stop: has the supervisor end the process at once; may be called at any time.
+        settle: called once the report is closed; raises SandboxError if what contained the process has failed.
+    """
+
+    requests: Descriptor
+    answers: Descriptor
+    report: Descriptor
+    stdin: Descriptor
+    stdout: Descriptor
+    complaints: Descriptor
+    stop: Callable[[], None]
+    settle: Callable[[], None]
+
+    @classmethod
+    def over(
+        cls, ends: Sequence[Descriptor], stop: Callable[[], None], settle: Callable[[], None] = lambda: None
+    ) -> Channels:
+        """With our ends in the order of the attributes."""
+        requests, answers, report, stdin, stdout, complaints = ends
+        return cls(requests, answers, report, stdin, stdout, complaints, stop, settle)
+
+    def close(self) -> None:
+        for each in (self.requests, self.answers, self.report, self.stdin, self.stdout, self.complaints):
+            each.close()
+
+
 class Talk:
-    """The state of one conversation."""
+    """One conversation. The answers of a command are raw bytes (`collected`), those of Python are lines of JSON."""
 
-    process: subprocess.Popen[bytes]
-    limits: Limits
-    requests: Sequence[Mapping[str, Any]]
-    unfed: bytes
-    nonce: str = ""
-    unsent: bytes = b""
-    heard: bytearray = field(default_factory=bytearray)
-    answer_bytes: int = 0
-    stdout: bytearray = field(default_factory=bytearray)
-    report: bytearray = field(default_factory=bytearray)
-    complaints: bytearray = field(default_factory=bytearray)
-    values: list[Any] = field(default_factory=list)
-    error: tuple[str, str] | None = None
-    trouble: tuple[str, str] | None = None
-
-    def run(self, requests: Descriptor, answers: Descriptor, report: Descriptor, stdin: Descriptor) -> None:
-        """Talk until the launcher and all that it started have ended."""
-        process = self.process
-        assert process.stdout and process.stderr
-        deadline = time.monotonic() + self.limits.wall + BACKSTOP_SECONDS
-        readers = {
-            process.stdout.fileno(): self.hear_output,
-            answers.fd: self.hear_answers,
-            report.fd: self.report.extend,
-            process.stderr.fileno(): self.complaints.extend,
+    def __init__(self, channels: Channels, limits: Limits, stdin: bytes = b"", is_command: bool = False):
+        self.channels = channels
+        self.limits = limits
+        self.values: list[Any] = []
+        self.error: tuple[str, str] | None = None
+        self.trouble: tuple[str, str] | None = None
+        self.stdout = bytearray()
+        self.collected = bytearray()
+        self._is_command = is_command
+        self.asked = 0
+        self._nonce = ""  # of the request that is out
+        self._unfed = stdin
+        self._unsent = b""
+        self._heard = bytearray()
+        self._answer_bytes = 0
+        self._report = bytearray()
+        self._complaints = bytearray()
+        self._is_over = False
+        self._wants_end = False
+        self._deadline = time.monotonic() + limits.wall + BACKSTOP_SECONDS
+        self._readers: dict[int, Callable[[bytes], object]] = {
+            channels.stdout.fd: self._hear_output,
+            channels.answers.fd: self._collect if is_command else self._hear_answers,
+            channels.report.fd: self._report.extend,
+            channels.complaints.fd: self._hear_complaints,
         }
-        for fd in (*readers, requests.fd, stdin.fd):
+        self._selector = selectors.DefaultSelector()
+        for fd in (*self._readers, channels.requests.fd, channels.stdin.fd):
             os.set_blocking(fd, False)
-        self.ask()
-        with selectors.DefaultSelector() as selector:
-            for fd in readers:
-                selector.register(fd, selectors.EVENT_READ)
-            while report.fd in selector.get_map():
-                self.unfed = _feed(stdin, self.unfed, selector, more=False)
-                # The end of the requests tells the worker to end.
-                self.unsent = _feed(requests, b"" if self.is_done() else self.unsent, selector, more=not self.is_done())
-                events = selector.select(max(0.0, deadline - time.monotonic()))
-                if not events and time.monotonic() >= deadline:
-                    raise SandboxError(f"the launcher did not end {BACKSTOP_SECONDS:.0f} s after the wall limit")
-                for key, mask in events:
-                    if mask & selectors.EVENT_READ and not _read(key.fd, readers[key.fd]):
-                        selector.unregister(key.fd)
-            for fd in readers.keys() & selector.get_map().keys():
-                while _read(fd, readers[fd], wait=False):
+        for fd in self._readers:
+            self._selector.register(fd, selectors.EVENT_READ)
+
+    def ask(self, request: Mapping[str, Any]) -> Any:
+        """The value that answers `request`, as a parsed tree.
+
+        Raises:
+            Ended: if there is none: the answer is an error, or the process was stopped or ended.
+        """
+        self._wants_end = False
+        self.asked += 1
+        self._nonce = secrets.token_hex(8)
+        self.error = None
+        answered = len(self.values)
+        data = marshal.dumps({**request, "nonce": self._nonce})
+        self._send(len(data).to_bytes(8, "little") + data)
+        while self._nonce and not self._is_over:
+            self._step()
+        if len(self.values) > answered and not self.trouble:
+            return self.values[-1]
+        self._raise_error()
+        self.finish()
+        raise Ended(*status(self.limits, self.transcript(), self.asked))
+
+    def _raise_error(self) -> None:
+        if self.error and not self.trouble:
+            raise Ended(*self.error, alive=True)
+
+    def send(self, data: bytes) -> None:
+        """Send bytes that nobody answers, before the end of the requests."""
+        self._send(data)
+        while self._unsent and not self._is_over:
+            self._step()
+
+    def finish(self) -> None:
+        """No more requests, which tells the worker to end; returns when all has ended."""
+        self._wants_end = True
+        while not self._is_over:
+            self._step()
+        self.channels.settle()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all has ended."""
+        return self._is_over
+
+    def stop(self, word: str, detail: str) -> None:
+        """End the process because of what it did; the first reason counts."""
+        if self.trouble is None:
+            self.trouble = word, detail
+            self.channels.stop()  # the launcher ends the whole tree
+
+    def close(self) -> None:
+        self._selector.close()
+        self.channels.close()
+
+    def _send(self, data: bytes) -> None:
+        self._unsent += data
+
+    def _step(self) -> None:
+        """Wait for something to happen, and handle it."""
+        channels, selector = self.channels, self._selector
+        self._unfed = _feed(channels.stdin, self._unfed, selector, more=False)
+        is_last = self._wants_end or self.trouble is not None
+        self._unsent = _feed(channels.requests, b"" if self.trouble else self._unsent, selector, more=not is_last)
+        events = selector.select(max(0.0, self._deadline - time.monotonic()))
+        if not events and time.monotonic() >= self._deadline:
+            raise SandboxError(f"the launcher did not end {BACKSTOP_SECONDS:.0f} s after the wall limit")
+        for key, mask in events:
+            if mask & selectors.EVENT_READ and not _read(key.fd, self._readers[key.fd]):
+                selector.unregister(key.fd)
+        if channels.report.fd not in selector.get_map():
+            for fd in self._readers.keys() & selector.get_map().keys():
+                while _read(fd, self._readers[fd], wait=False):
                     pass
+            self._is_over = True
 
-    def ask(self) -> None:
-        """Make the next request the one that is out."""
-        request = self.requests[len(self.values)]
-        self.nonce = secrets.token_hex(8)
-        data = marshal.dumps({**request, "nonce": self.nonce})
-        self.unsent = len(data).to_bytes(8, "little") + data
-
-    def is_done(self) -> bool:
-        return bool(self.error or self.trouble) or len(self.values) == len(self.requests)
-
-    def hear_output(self, data: bytes) -> None:
+    def _hear_output(self, data: bytes) -> None:
         room = self.limits.output_bytes - len(self.stdout)
         self.stdout += data[:room]
         if len(data) > room:
             self.stop("output_flood", f"printed more than {self.limits.output_bytes} bytes")
 
-    def hear_answers(self, data: bytes) -> None:
-        self.answer_bytes += len(data)
-        if self.answer_bytes > self.limits.output_bytes:
+    def _hear_complaints(self, data: bytes) -> None:
+        self._complaints += data
+        if len(self._complaints) > 4 * _COMPLAINT_BYTES:
+            self._complaints[_COMPLAINT_BYTES:-_COMPLAINT_BYTES] = b"\n[...]\n"
+
+    def _collect(self, data: bytes) -> None:
+        self.collected += data
+
+    def _hear_answers(self, data: bytes) -> None:
+        self._answer_bytes += len(data)
+        if self._answer_bytes > self.limits.output_bytes:
             self.stop("output_flood", f"sent more than {self.limits.output_bytes} bytes of answers")
             return
-        self.heard += data
+        self._heard += data
         if b"\n" not in data:
             return
-        *lines, self.heard = self.heard.split(b"\n")
+        *lines, self._heard = self._heard.split(b"\n")
         for line in lines:
             if not self.trouble:
-                self.hear_answer(line)
+                self._hear_answer(line)
 
-    def hear_answer(self, line: bytearray) -> None:
-        answer = None if self.is_done() else _parse(line, self.nonce)
+    def _hear_answer(self, line: bytearray) -> None:
+        answer = _parse(line, self._nonce) if self._nonce else None
         if answer is None:
             shown = ascii(line[:40].decode("ascii", "replace"))
             self.stop("violation", f"wrote to the channel of answers what is no answer: {shown}")
         elif "value" in answer:
             self.values.append(answer["value"])
-            if not self.is_done():
-                self.ask()
         else:
             self.error = answer["error"], _printable(answer["detail"])
-
-    def stop(self, status: str, detail: str) -> None:
-        """End the process because of what it did; the first reason counts."""
-        if self.trouble is None:
-            self.trouble = status, detail
-            self.process.terminate()  # the launcher ends the whole tree
+        self._nonce = ""
 
     def transcript(self) -> Transcript:
-        lines = self.report.decode("utf-8", "replace").splitlines()
+        """What came out, once `finish` has returned.
+
+        Raises:
+            SandboxError: if the program was not started, or not contained as planned.
+        """
+        lines = self._report.decode("utf-8", "replace").splitlines()
         failed = [line.removeprefix("failed ") for line in lines if line.startswith("failed ")]
         if failed:
             raise SandboxError(f"containment could not be set up: {failed[0]}")
         if "ready" not in lines:
-            complaint = self.complaints[-800:].decode("utf-8", "replace").strip()
+            complaint = self._complaints[-800:].decode("utf-8", "replace").strip()
             raise SandboxError(f"the launcher failed before the program started: {complaint or 'it was killed'}")
-        if self.heard and not self.trouble and not self.error:
+        if self._heard and not self.trouble and not self.error:
             self.trouble = "violation", "ended in the middle of an answer"
         end = next((line.split()[1:] for line in lines if line.startswith("end ")), None)
         if end is None:
@@ -189,7 +245,8 @@ class Talk:
         else:
             how, code, cpu, wall, peak, left = end
             ending = End(how, int(code), float(cpu), float(wall), int(peak), int(left))
-        return Transcript(tuple(self.values), self.error, self.trouble, bytes(self.stdout), ending)
+        stderr = bytes(self._complaints) if self._is_command else b""
+        return Transcript(tuple(self.values), self.error, self.trouble, bytes(self.stdout), stderr, ending)
 
 
 def _feed(pipe: Descriptor, data: bytes, selector: selectors.BaseSelector, more: bool) -> bytes:

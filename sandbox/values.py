@@ -2,9 +2,10 @@
 
 None, bool, int, float, str, list and dicts with text keys are themselves in JSON. The others are an object with one
 key: `{"$tuple": [..]}`, `{"$set": [..]}`, `{"$frozenset": [..]}`, `{"$bytes": "hex"}`, `{"$dict": [[key, value], ..]}`,
-`{"$float": "nan"}`, `{"$int": "hex"}`. The candidate's side only writes this text and the judge's side only reads it
-with a JSON parser, so nothing of the candidate is ever unpickled or evaluated. Two trees are compared by their
-`canonical` text: no dict or set is built from what a candidate sent (crafted hashes make those quadratic).
+`{"$float": "nan"}`, `{"$complex": [1.0, 2.0]}`, `{"$int": "hex"}`. The candidate's side only writes this text and the
+judge's side only reads it with a JSON parser, so nothing of the candidate is ever unpickled or evaluated. Two trees are
+compared by their `canonical` text: no dict or set is built here from what a candidate sent (crafted hashes make those
+quadratic).
 
 Standard library only, and no heavy part of it: the contained process imports this file.
 """
@@ -48,6 +49,9 @@ def encode(value: Any, depth: int = 0) -> str:
     if base is float:
         text = float.__repr__(value)
         return text if text[-1].isdigit() else _tagged("float", f'"{text}"')
+    if base is complex:
+        real, imaginary = complex.__complex__(value).real, complex.__complex__(value).imag
+        return _tagged("complex", f"[{encode(real)},{encode(imaginary)}]")
     if base is str:
         return encode_basestring_ascii(value)
     if base is bytes or base is bytearray:
@@ -76,6 +80,8 @@ def decode(tree: object, depth: int = 0) -> object:
         return int(_text(content), 16)
     if tag == "float":
         return float(_text(content))
+    if tag == "complex":
+        return complex(*_floats(content))
     if tag == "bytes":
         return bytes.fromhex(_text(content))
     if tag == "dict":
@@ -108,6 +114,9 @@ def canonical(tree: object, depth: int = 0) -> str:
         return _number(int(_text(content), 16))
     if tag == "float":
         return _number(float(_text(content)))
+    if tag == "complex":
+        real, imaginary = _floats(content)
+        return _number(real) if imaginary == 0 else f"c{_number(real)},{_number(imaginary)}"
     if tag == "bytes":
         return "b" + bytes.fromhex(_text(content)).hex()
     if tag in {"", "dict"}:
@@ -123,8 +132,8 @@ def show(tree: object, most: int = 80) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
-_TAGS = frozenset({"int", "float", "bytes", "dict", "tuple", "set", "frozenset"})
-_PLAIN = (type(None), bool, int, float, str, bytes, bytearray, list, tuple, dict, set, frozenset)
+_TAGS = frozenset({"int", "float", "complex", "bytes", "dict", "tuple", "set", "frozenset"})
+_PLAIN = (type(None), bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset)
 
 
 def _plain_type(value: object) -> type:
@@ -176,6 +185,14 @@ def _text(content: object) -> str:
     if not isinstance(content, str):
         raise ValueError(f"expected text (got {show(content)})")
     return content
+
+
+def _floats(content: object) -> tuple[float, float]:
+    parts = [decode(item) for item in _list(content)]
+    if len(parts) != 2 or not all(isinstance(part, float) for part in parts):
+        raise ValueError(f"expected two floating-point numbers (got {show(content)})")
+    real, imaginary = parts
+    return real, imaginary  # type: ignore[return-value]
 
 
 def _list(content: object) -> list[object]:

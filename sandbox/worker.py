@@ -33,7 +33,7 @@ def serve(answer_bytes: int) -> NoReturn:
         answer_bytes: a longer answer is replaced by the error `output_flood`.
     """
     module: types.ModuleType | None = None
-    while (request := _read_request()) is not None:
+    while (request := read_request()) is not None:
         nonce = request["nonce"]
         try:
             value = None
@@ -120,7 +120,8 @@ def _flush_if_possible() -> None:
         return
 
 
-def _read_request() -> dict[str, Any] | None:
+def read_request() -> dict[str, Any] | None:
+    """The next request, None when there are no more."""
     header = _read_exactly(8)
     if header is None:
         return None

@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 from codesieve.sandbox import process, seccomp
 from codesieve.sandbox.containment import best, describe, plan_of_level
-from codesieve.sandbox.judge import Test, Trial, judge, judge_all, parse_tests
+from codesieve.sandbox.endings import SandboxError
 from codesieve.sandbox.limits import Limits
-from codesieve.sandbox.run import OUTCOMES, call, run_program
-from codesieve.sandbox.talk import SandboxError
+from codesieve.sandbox.run import call, run_program
 from codesieve.sandbox.values import decode
 
-SHORT = Limits(cpu_seconds=0.5, wall_seconds=1.5)
+SHORT = Limits(cpu_seconds=0.3, wall_seconds=2)
 ROOT = Path(sys.modules["codesieve"].__path__[0]).resolve()
 
 
@@ -47,8 +46,8 @@ def test_three_megabytes_of_output_are_a_talkative_program_and_no_timeout():
         ("x = 1\0", "syntax_error", "null bytes"),
         ("x = '\ud800'", "syntax_error", "surrogates not allowed"),
         ("import os; os._exit(0)", "violation", "exit status 0"),
-        ("while True: pass", "timeout", "0.5 s of CPU"),
-        ("import time; time.sleep(60)", "timeout", "within 1.5 s"),
+        ("while True: pass", "timeout", "0.3 s of CPU"),
+        ("import time; time.sleep(60)", "timeout", "within 2 s"),
         ("x = bytearray(10**10)", "memory", "MemoryError"),
         ("assert __name__ == '__main__'\nimport __main__\nassert __main__.__name__", "ok", ""),
         ("import worker", "exception", "ModuleNotFoundError: No module named 'worker'"),
@@ -117,71 +116,6 @@ def test_runs_in_parallel_do_not_disturb_each_other():
 
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(one, range(12))) == [[number, []] for number in range(12)]
-
-
-TESTS = [Test([1], 2), Test([2], 3)]
-
-
-def test_the_judge_tells_right_from_wrong():
-    sources = {
-        "passed": "def f(x): return x + 1",
-        "wrong": "def f(x): return 2",
-        "empty": "\n  # nothing\n",
-        "exception": "def f(x): return x + '1'",
-        "syntax_error": "def f(x) return x",
-    }
-    for status, source in sources.items():
-        assert judge(Trial(source, "f", TESTS), SHORT).status == status
-    assert judge(Trial(sources["wrong"], "f", TESTS)).detail == "test 1: expected 3, got 2"
-
-
-def test_what_comes_before_a_failure_decides():
-    wrong_then_loop = "def f(x):\n    if x == 1: return 1\n    while True: pass"
-    right_then_loop = "def f(x):\n    if x == 1: return 2\n    while True: pass"
-    assert judge(Trial(wrong_then_loop, "f", TESTS), SHORT).status == "wrong"
-    assert judge(Trial(right_then_loop, "f", TESTS), SHORT).status == "timeout"
-
-
-def test_outcomes_keep_their_order_and_report_progress():
-    trials = [Trial(f"def f(x): return x + {number % 2}", "f", TESTS) for number in range(8)]
-    done = []
-    outcomes = judge_all(trials, workers=3, progress=done.append)
-    assert [outcome.status for outcome in outcomes] == ["wrong", "passed"] * 4
-    assert done == [number / 8 for number in range(1, 9)]
-    assert {outcome.status for outcome in outcomes} <= set(OUTCOMES)
-
-
-def test_a_timeout_is_judged_again_alone(tmp_path, monkeypatch):
-    seen = []
-
-    def first_a_timeout(trial, limits, required_level):
-        seen.append(trial.source)
-        return judge(Trial("while True: pass" if len(seen) == 2 else trial.source, "f", TESTS), limits)
-
-    monkeypatch.setattr("codesieve.sandbox.judge.judge", first_a_timeout)
-    trials = [Trial(f"def f(x): return x + {number}", "f", TESTS) for number in (0, 1)]
-    assert [outcome.status for outcome in judge_all(trials, SHORT)] == ["wrong", "passed"]
-    assert seen == [trials[0].source, trials[1].source, trials[1].source]
-    seen.clear()
-    assert [outcome.status for outcome in judge_all(trials, SHORT, rerun_timeouts=False)] == ["wrong", "timeout"]
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        ([], "expected a list with at least one test"),
-        ([1], "tests: 0: expected an object"),
-        ([{"args": [1]}], 'tests: 0: field "expected" is missing'),
-        ([{"args": 1, "expected": 1}], "args must be a list"),
-        ([{"args": [], "expected": 1, "excpected": 2}], 'unknown field "excpected"'),
-        ([{"args": [], "expected": {"$set": 1}}], "expected: expected a list"),
-        ([{"args": [{"$set": [[1]]}], "expected": 1}], "args: unhashable"),
-    ],
-)
-def test_a_bad_test_is_named(data, message):
-    with pytest.raises(ValueError, match=r"file\.jsonl:3") as error:
-        parse_tests(data, "file.jsonl:3")
-    assert message in str(error.value)
 
 
 KILLED = """

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 hashable = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.complex_numbers() | st.text() | st.binary(),
     lambda inner: st.tuples(inner, inner) | st.frozensets(inner, max_size=3),
     max_leaves=6,
 )
@@ -50,6 +50,9 @@ def test_canonical_text_is_equal_exactly_when_python_says_equal(one, other):
     [
         (1, 1.0, True),
         (1, True, True),
+        (1, 1 + 0j, True),
+        (1j, 1j, True),
+        (1j, 1, False),
         (0.0, -0.0, True),
         (2**70, float(2**70), True),
         (2**53 + 1, float(2**53 + 1), False),
@@ -83,7 +86,7 @@ def test_a_subclass_of_a_plain_type_is_its_plain_content():
     assert decode(through_the_pipe(values)) == expected
 
 
-@pytest.mark.parametrize("value", [object(), int, len, iter([]), range(3), 1j, {1: object()}, [{1, (object(),)}], ...])
+@pytest.mark.parametrize("value", [object(), int, len, iter([]), range(3), {1: object()}, [{1, (object(),)}], ...])
 def test_what_is_not_plain_data_is_refused(value):
     with pytest.raises(NotPlain):
         encode(value)
@@ -110,6 +113,8 @@ def test_nesting_is_limited_on_both_sides():
         {"$int": 1},
         {"$bytes": "xyz"},
         {"$float": "one"},
+        {"$complex": [1.0]},
+        {"$complex": [1, 2]},
         {"$unknown": []},
         {"$set": [], "a": 1},
     ],
@@ -130,6 +135,8 @@ def test_integers_with_one_hash_do_not_make_a_comparison_slow():
 def has_nan(value):
     if isinstance(value, float):
         return math.isnan(value)
+    if isinstance(value, complex):
+        return math.isnan(value.real) or math.isnan(value.imag)
     if isinstance(value, dict):
         return any(has_nan(each) for pair in value.items() for each in pair)
     return isinstance(value, list | tuple | set | frozenset) and any(has_nan(each) for each in value)
