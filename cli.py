@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -19,6 +18,9 @@ from pydantic import BaseModel
 from typer.core import TyperGroup
 
 from . import __version__
+from .cli_eval import eval_app
+from .cli_options import AsJson, Set, Workers
+from .cli_sandbox import sandbox_app
 from .config import DecideJobConfig, RunConfig, TrainJobConfig, load_run
 from .strict import ConfigError, override, parse, read_yaml, resolve
 from .tables import show_comparison, show_decision, show_explanation, show_fields, show_rules, show_run, show_table
@@ -68,18 +70,9 @@ rules_app = typer.Typer(
     no_args_is_help=True,
 )
 app.add_typer(rules_app, name="rules")
-sandbox_app = typer.Typer(
-    help="Run code that nobody trusts; say what this host can enforce.",
-    epilog="Example: codesieve sandbox run program.py",
-    no_args_is_help=True,
-)
+app.add_typer(eval_app, name="eval")
 app.add_typer(sandbox_app, name="sandbox")
 
-Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a config value; repeatable.")
-]
-Workers = Annotated[int, typer.Option(min=0, help="Processes; 0 = one a core.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print machine-readable results.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 RuleSetName = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A rule set: a name or a YAML file.")]
@@ -223,78 +216,6 @@ def train(
     rows = train_job(job, Display(quiet=as_json or not is_first))
     if is_first:
         show_table(rows, as_json, title=f"models in {job.out}")
-
-
-@app.command("eval", epilog="Example: codesieve eval runs/quickstart/models/everything/0 --tasks problems")
-def evaluate(
-    model: Annotated[Path, typer.Argument(help="A model folder in the transformers layout.")],
-    tasks: Annotated[str, typer.Option(help="Task names or YAML files, comma-separated.")] = "problems",
-    documents: Annotated[
-        Path | None, typer.Option(help="Parquet of held-out documents, such as RUN/evals/heldout.parquet.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for items.parquet; default MODEL/eval.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Measure a trained model on tasks."""
-    import polars as pl
-
-    from .config import EvalConfig
-    from .display import Display
-    from .eval.evaluate import evaluate as do
-
-    if not (model / "config.json").exists():
-        raise ConfigError(f"{model}: not a model folder (no config.json)")
-    names = tuple(name.strip() for name in tasks.split(",") if name.strip())
-    frame = pl.read_parquet(documents) if documents else None
-    display = Display(quiet=as_json)
-    with display.stage("eval", ", ".join(names)) as progress:
-        result = do(model, names, frame, EvalConfig(tasks=names), out or model / "eval", progress=progress)
-    if as_json:
-        show_fields(result, True)
-        return
-    rows = [
-        {"task": task, "stream": stream, **{key: value for key, value in found.items() if not isinstance(value, dict)}}
-        for task, streams in result["metrics"].items()
-        for stream, found in streams.items()
-    ]
-    show_table(rows, False, title=str(model))
-
-
-@sandbox_app.command("doctor", epilog="Example: codesieve sandbox doctor --json")
-def sandbox_doctor(as_json: AsJson = False) -> None:
-    """What this host can enforce: level, means, what the self-test found, and why no higher level."""
-    from .sandbox.run import describe
-
-    show_fields(describe(), as_json)
-
-
-@sandbox_app.command("run", epilog="Example: codesieve sandbox run program.py --cpu-seconds 10")
-def sandbox_run(
-    program: Annotated[Path, typer.Argument(metavar="FILE", help="A Python program.")],
-    stdin: Annotated[Path | None, typer.Option(help="File that it reads as standard input.")] = None,
-    cpu_seconds: Annotated[float, typer.Option(help="Processor time it may use.")] = 4.0,
-    memory_mb: Annotated[int, typer.Option(help="Address space of each of its processes, in MiB.")] = 512,
-    required_level: Annotated[int, typer.Option(min=1, max=3, help="Refuse to run below this level.")] = 1,
-    as_json: AsJson = False,
-) -> None:
-    """Run a program that nobody trusts: no network, no files of yours, limits on time, memory and output.
-
-    Prints what it printed, and how it went on standard error. Exit code 0 if it ran to its end, 1 if it did not.
-    """
-    from .sandbox.limits import Limits
-    from .sandbox.run import run_program
-
-    text = stdin.read_text(encoding="utf-8") if stdin else ""
-    limits = Limits(cpu_seconds=cpu_seconds, memory_bytes=memory_mb << 20)
-    outcome = run_program(program.read_text(encoding="utf-8"), text, limits, required_level)
-    if as_json:
-        show_fields(asdict(outcome), True)
-    else:
-        typer.echo(outcome.stdout, nl=False)
-        what = f"{outcome.status}{': ' if outcome.detail else ''}{outcome.detail}"
-        typer.echo(f"{what} ({outcome.cpu_seconds:.2f} s of processor time, level {outcome.level})", err=True)
-    if outcome.status != "ok":
-        raise typer.Exit(1)
 
 
 @app.command(epilog="Example: codesieve decide decide.yaml")

@@ -193,9 +193,12 @@ class SelectionConfig(Config):
 
 
 class EvalConfig(Config):
-    """What trained models are measured on."""
+    """What trained models are measured on, and how."""
 
-    tasks: tuple[str, ...] = Field(("heldout", "problems"), description="configs/tasks/<name>.yaml or paths")
+    tasks: tuple[str, ...] = Field(
+        ("heldout", "problems"), description="configs/tasks/<name>.yaml, suites in configs/papers, or paths"
+    )
+    data: tuple[str, ...] = Field((), description="files, or folders that hold them, of tasks whose data you bring")
     heldout_where: str = Field(
         "TRUE", description="SQL predicate: which held-out documents a model should be good at; decides what is better"
     )
@@ -203,7 +206,28 @@ class EvalConfig(Config):
         None, ge=1, description="a language of fewer held-out families is left out; default: the task's"
     )
     documents_per_stream: int = Field(240, gt=0, description="held-out documents a language or stream, for likelihood")
-    max_new_tokens: int = Field(96, gt=0)
+    max_items: int | None = Field(None, gt=0, description="of a task: the first by a hash of their ids; default: all")
+    max_new_tokens: int = Field(96, gt=0, description="of an answer, where the task does not say")
+    samples: int = Field(1, gt=0, description="answers to an item of code and infilling tasks")
+    pass_at: tuple[int, ...] = Field((1,), min_length=1, description="k of pass@k; each at most `samples`")
+    temperature: float = Field(0.0, ge=0, description="0: greedy")
+    top_p: float = Field(1.0, gt=0, le=1)
+    top_k: int | None = Field(None, gt=0)
+    seed: int = Field(0, description="of sampled answers")
+    attention: Literal["auto", "causal", "prefix"] = Field(
+        "auto", description="prefix: every token of a context sees the whole of it; auto: as the model was trained"
+    )
+    infill: str = Field("auto", description="prompt format of infilling tasks, from configs/infill.yaml")
+    sandbox_level: int = Field(2, ge=1, le=3, description="least containment under which answers are executed")
+
+    @model_validator(mode="after")
+    def _samples_suffice(self) -> Self:
+        if max(self.pass_at) > self.samples:
+            most = max(self.pass_at)
+            raise ValueError(f"pass@{most} needs at least {most} samples (got {self.samples})")
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError("several samples at temperature 0 are the same answer; set a temperature")
+        return self
 
 
 class DecideConfig(Config):
@@ -214,8 +238,13 @@ class DecideConfig(Config):
     baseline: Name = "everything"
     control: Name | None = "random-drop"
     arms: tuple[Name, ...] = Field((), description="default: every other selection")
-    metric: str = Field("bits_per_byte", description="lower is better")
-    stream: str = Field("code", description="the stream of held-out documents that decides; the others are guardrails")
+    metric: str = Field(
+        "bits_per_byte", description="or error_rate: the share of wrong answers; lower is better for both"
+    )
+    stream: str = Field(
+        "code",
+        description="what decides: a stream of held-out documents, or a task's name; other streams are guardrails",
+    )
     margin_fraction: float = Field(
         0.003, ge=0, description="smallest relative difference that matters; research default 0.3 % of bits per byte"
     )

@@ -108,11 +108,12 @@ def check_tasks(config: EvalConfig, documents: pl.DataFrame) -> None:
     Raises:
         ConfigError: if a task is wrong or finds nothing to score.
     """
-    from .eval.likelihood import choose
-    from .eval.tasks import BitsPerByteTask, load_tasks
+    from .eval.evaluate import gather
+    from .eval.kinds.documents import choose
+    from .eval.tasks.schema import HeldoutTask
 
-    for task in load_tasks(config.tasks):
-        if isinstance(task.config, BitsPerByteTask):
+    for task in gather(config)[0]:
+        if isinstance(task.config, HeldoutTask):
             try:
                 choose(documents, task.config, config.documents_per_stream, config.min_families)
             except ValueError as error:

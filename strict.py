@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 CONFIGS = Path(__file__).parent / "configs"
 
-TABLES = frozenset({"datasets", "languages", "licences", "origin", "syntax"})
+TABLES = frozenset({"datasets", "infill", "languages", "licences", "mutations", "origin", "syntax", "toolchains"})
 """Files beside the recipes in `configs/` that are none."""
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="used as a file and column name")]

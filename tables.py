@@ -41,14 +41,14 @@ def show_run(summary: Mapping[str, Any], folder: Path, as_json: bool) -> None:
 
 
 def show_decision(record: Mapping[str, Any]) -> None:
-    """The decision as a table: lower bits per byte are better, differences with their simultaneous intervals."""
+    """The decision as a table: a lower mean is better, differences with their simultaneous intervals."""
     from .eval.decisions.record import table
 
     rows = [
         {
             "arm": row["arm"],
             "kept %": f"{row['keep_percent']:.1f}",
-            "bits/byte": f"{row['bits_per_byte']:.4f}",
+            record["metric"]["unit"]: f"{row['mean']:.4f}",
             f"Δ {record['baseline']}": _interval(row, "against_baseline"),
             "Δ random drop": _interval(row, "against_control"),
             "verdict": row["verdict"],
@@ -180,6 +180,54 @@ def _cell(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return str(value)
+
+
+def show_scores(evaluation: Mapping[str, Any], title: str) -> None:
+    """The number that stands for each task, with its interval and chance; then the groups of suites."""
+    rows = []
+    for task, streams in evaluation["metrics"].items():
+        for stream, found in streams.items():
+            name = next((key for key in HEADLINES if key in found), None)
+            if name is None:
+                continue
+            low, high = found.get(f"{name}_low"), found.get(f"{name}_high")
+            rows.append(
+                {
+                    "task": task,
+                    "": stream,
+                    "metric": name,
+                    "score": f"{found[name]:.4f}",
+                    "95 %": "" if low is None else f"{low:.4f} to {high:.4f}",
+                    "chance": "" if found.get("chance") is None else f"{found['chance']:.3f}",
+                    "items": found.get("items") or found.get("problems") or found.get("documents"),
+                    "notes": _notes(evaluation["tasks"].get(task, {}), found),
+                }
+            )
+    show_table(rows, False, title=title)
+    for suite in evaluation.get("suites", {}).values():
+        groups = [
+            {"group": group["title"], "mean": group["mean"], "missing": ", ".join(group["missing"])}
+            for group in suite["groups"].values()
+        ]
+        averages = [{"group": f"average: {name}", "mean": value} for name, value in suite["averages"].items()]
+        show_table([*groups, *averages], False, title=suite["title"])
+
+
+HEADLINES = ("pass_at_1", "accuracy", "exact_match", "f1", "win_rate", "bits_per_byte")
+"""The first of these that a task has stands for it."""
+
+
+def _notes(facts: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    notes = []
+    if found.get("sandbox_level") is not None:
+        notes.append(f"sandbox level {found['sandbox_level']}")
+    if found.get("judged_weakly"):
+        notes.append(f"{found['judged_weakly']} judged weakly")
+    if facts.get("contexts_cut") or facts.get("prompts_cut"):
+        notes.append(f"{facts.get('contexts_cut') or facts.get('prompts_cut')} prompts cut")
+    if facts.get("verified") is False:
+        notes.append("not the published file")
+    return ", ".join(notes)
 
 
 def show_fields(data: Any, as_json: bool, full: Any = None) -> None:

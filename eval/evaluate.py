@@ -1,206 +1,184 @@
-"""One model, measured: `items.parquet` with every scored item, and `evaluation.json` with the metrics.
+"""One model, measured: `items.parquet` with every scored item, `evaluation.json` with the metrics, and the records.
 
-In: a model folder, task names, held-out documents (id, text, stream, language, family). Metrics are pure functions of
-the items, so another one needs no model. Times and versions stand apart in `evaluation.json`; the rest, and the whole
-of `items.parquet`, is the same for the same model and tasks on the same kind of machine.
+In: a backend, task and suite names, held-out documents (id, text, stream, language, family). Answers are recorded
+batch by batch, so an interrupted evaluation goes on where it was and ends with the same bytes. Metrics are pure
+functions of the items, so another one needs no model. Times and versions stand apart in `evaluation.json`; the rest,
+and the whole of `items.parquet`, is the same for the same model and tasks on the same kind of machine.
 """
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
 from ..config import EvalConfig
 from ..files import write_json
 from ..provenance import versions
-from ..strict import fingerprint
-from .statistics import bits_per_byte, wilson
-from .store import ITEMS, write_items
-from .tasks import WHOLE_STREAMS, BitsPerByteTask, CodeTask, Task, load_tasks
-
-if TYPE_CHECKING:
-    from .backends import Backend
+from ..strict import ConfigError, fingerprint
+from .backends.protocol import Backend
+from .infilling import resolve_format
+from .kinds import choice, code, documents, gold, infill, match, pairwise
+from .metrics import metrics
+from .records import Records
+from .session import Session
+from .store import write_items
+from .tasks.load import Task, load_suite, load_task
+from .tasks.schema import (
+    ChoiceTask,
+    CodeTask,
+    GoldTask,
+    HeldoutPairsTask,
+    HeldoutTask,
+    InfillTask,
+    JudgeTask,
+    MatchTask,
+    SuiteConfig,
+)
+from .tasks.suites import available, summary
 
 EVALUATION_FILE = "evaluation.json"
 
-SCHEMA = 1
+SCHEMA = 2
 
+Run = Callable[[Task, Session], tuple[pl.DataFrame, dict[str, Any]]]
 Progress = Callable[[float], None]
+
+RUN: dict[type, Run] = {
+    HeldoutTask: documents.run,
+    HeldoutPairsTask: choice.run,
+    GoldTask: gold.run,
+    ChoiceTask: choice.run,
+    MatchTask: match.run,
+    CodeTask: code.run,
+    InfillTask: infill.run,
+    JudgeTask: pairwise.run,
+}
+
+
+SHARES: dict[type, tuple[float, ...]] = {
+    CodeTask: (0.1, 0.6, 0.3),  # references, answers, judgement
+    InfillTask: (0.1, 0.1, 0.5, 0.3),  # references, empty middles, answers, judgement
+    JudgeTask: (0.5, 0.5),
+}
+"""For the progress bar: what part of a task's time each of its questions takes, roughly."""
 
 
 def evaluate(
-    model_folder: Path,
-    tasks: Sequence[str],
-    documents: pl.DataFrame | None,
+    backend: Backend,
+    heldout: pl.DataFrame | None,
     config: EvalConfig,
     output: Path,
     progress: Progress | None = None,
     workers: int = 1,
+    judge: Backend | None = None,
+    baseline: Mapping[str, str] | None = None,
     threads: int = 1,
 ) -> dict[str, Any]:
-    """Measure the model on all tasks and write both files to `output`; returns what `evaluation.json` holds.
+    """Measure the model on all tasks of `config` and write to `output`; returns what `evaluation.json` holds.
 
     Args:
-        model_folder: in transformers' layout.
-        tasks: names in `configs/tasks`, or paths.
-        documents: held-out documents; None if no task needs them.
-        config: how many documents, how long the answers.
-        output: folder of the two files; other files in it stay.
+        backend: the model.
+        heldout: held-out documents; None if no task needs them.
+        config: which tasks, how many documents, how answers are generated.
+        output: folder of the three files; other files in it stay. Records of the same model and tasks are used.
         progress: called with the fraction done.
         workers: processes that execute answers.
+        judge: the model that compares answers.
+        baseline: item → answer of the model to compare with, for tasks that compare.
         threads: of the model on a CPU; another number changes the last bits of the likelihoods.
 
     Raises:
-        ConfigError: if a task is wrong.
+        ConfigError: if a task is wrong, or its data is missing and it was named itself (not by a suite).
         ValueError: if there is nothing to score, or the model gives no finite likelihood.
     """
-    loaded = load_tasks(tasks)
-    if documents is None and (needing := [t.name for t in loaded if isinstance(t.config, BitsPerByteTask)]):
-        raise ValueError(f"task {needing[0]} scores held-out documents: give them, or choose other tasks")
-    from ..train.device import reproducible
-    from .backends import CheckpointBackend
+    import torch
 
-    began = time.monotonic()
-    backend = CheckpointBackend(model_folder)
-    times, facts, frames = {"load": time.monotonic() - began}, {}, []
-    with reproducible(backend.device, threads):
-        for position, task in enumerate(loaded):
+    from ..train.device import reproducible
+
+    tasks, suites = gather(config)
+    times, facts, frames = {}, {}, []
+    device = torch.device(backend.facts.get("device", "cpu"))
+    with Records(output) as records, reproducible(device, threads):
+        session = Session(backend, records, config, heldout, workers, judge, baseline=baseline or {})
+        for task in tasks:
+            _check(task, session)
+        for position, task in enumerate(tasks):
             began = time.monotonic()
-            part = _part(progress, position, len(loaded))
-            items, fact = _run(task, backend, documents, config, part, workers)
+            session.begin(_part(progress, position, len(tasks)), SHARES.get(type(task.config), (1.0,)))
+            items, found = RUN[type(task.config)](task, session)
             times[task.name] = time.monotonic() - began
             frames.append(items)
-            facts[task.name] = {"fingerprint": task.fingerprint, "kind": task.config.kind, **fact}
+            facts[task.name] = {
+                "fingerprint": task.fingerprint,
+                "kind": task.config.kind,
+                **task.facts,
+                **({"file": Path(task.facts["file"]).name} if "file" in task.facts else {}),
+                **found,
+            }
     items = pl.concat(frames)
+    measured = metrics(items, facts, config.pass_at)
     evaluation = {
         "schema": SCHEMA,
-        "model": model_fingerprint(model_folder),
-        "config": config.model_dump(mode="json"),
-        "documents": None if documents is None else fingerprint(sorted(documents["id"])),
+        "model": backend.identity,
+        "backend": dict(backend.facts),
+        "config": config.model_dump(mode="json", exclude={"data", "tasks"}),
+        "documents": None if heldout is None else fingerprint(sorted(heldout["id"])),
         "tasks": facts,
-        "metrics": metrics(items),
-        "environment": {**versions(), "dtype": "float32", "device": backend.device.type},
+        "suites": {suite.name: summary(suite, measured, facts) for suite in suites},
+        "metrics": measured,
+        "environment": versions(),
         "times": {name: round(seconds, 3) for name, seconds in times.items()},
     }
     write_items(output, items)
     write_json(output / EVALUATION_FILE, evaluation)
+    if progress:
+        progress(1.0)
     return evaluation
 
 
-def metrics(items: pl.DataFrame) -> dict[str, Any]:
-    """Task → stream → metric, of one model's items."""
-    found: dict[str, Any] = {}
-    for (task, stream), part in sorted(items.partition_by("task", "stream", as_dict=True).items()):
-        is_likelihood = part["outcome"][0] == "scored"
-        found.setdefault(str(task), {})[str(stream)] = _likelihood(part) if is_likelihood else _pass_at_1(part)
-    return found
+def gather(config: EvalConfig) -> tuple[list[Task], list[SuiteConfig]]:
+    """The tasks that `config` names, those of its suites with them; a suite's tasks without data are left out.
+
+    Raises:
+        ConfigError: if a task is wrong, two differ in all but their name, or none of a suite's tasks has its data.
+    """
+    data = [Path(path) for path in config.data]
+    tasks: dict[str, Task] = {}
+    suites = []
+    for name in config.tasks:
+        suite = load_suite(name)
+        if suite is None:
+            _add(tasks, load_task(name, data))
+            continue
+        suites.append(suite)
+        found = available(suite, data)
+        if not found.tasks:
+            raise ConfigError("\n  ".join([f"{name}: no task of it has its data", *found.missing.values()]))
+        for task in found.tasks:
+            _add(tasks, task)
+    return list(tasks.values()), suites
 
 
-def model_fingerprint(folder: Path) -> str:
-    """Hash of config, tokenizer and weights."""
-    digest = hashlib.sha256()
-    for path in sorted([folder / "config.json", folder / "tokenizer.json", *folder.glob("*.safetensors")]):
-        with path.open("rb") as handle:
-            digest.update(f"{path.name}\0{hashlib.file_digest(handle, 'sha256').hexdigest()}\n".encode())
-    return digest.hexdigest()[:32]
+def _check(task: Task, session: Session) -> None:
+    """Say before the first answer what would stop the evaluation at a later task."""
+    if isinstance(task.config, HeldoutTask | HeldoutPairsTask):
+        documents.heldout(task, session)
+    if isinstance(task.config, CodeTask | InfillTask):
+        code.check_toolchains(task, task.items)
+    if isinstance(task.config, InfillTask):
+        resolve_format(session.config.infill, session.backend)
+    if isinstance(task.config, JudgeTask):
+        pairwise.judge_of(task, session)
 
 
-def _run(
-    task: Task,
-    backend: Backend,
-    documents: pl.DataFrame | None,
-    config: EvalConfig,
-    progress: Progress | None,
-    workers: int,
-) -> tuple[pl.DataFrame, dict[str, Any]]:
-    if isinstance(task.config, BitsPerByteTask):
-        assert documents is not None
-        return _score_documents(task.config, backend, documents, config, progress)
-    return _solve_problems(task, task.config, backend, config, progress, workers)
-
-
-def _score_documents(
-    task: BitsPerByteTask, backend: Backend, documents: pl.DataFrame, config: EvalConfig, progress: Progress | None
-) -> tuple[pl.DataFrame, dict[str, Any]]:
-    from .likelihood import choose, score
-
-    chosen, left_out = choose(documents, task, config.documents_per_stream, config.min_families)
-    return score(backend, chosen, task, progress), {"left_out": left_out}
-
-
-def _solve_problems(
-    task: Task, config: CodeTask, backend: Backend, limits: EvalConfig, progress: Progress | None, workers: int
-) -> tuple[pl.DataFrame, dict[str, Any]]:
-    from ..sandbox.containment import best
-    from .code import check_references, judge_all
-    from .generation import answers, program
-
-    problems = task.problems
-    # First the references: an expensive generation that cannot be judged would be lost.
-    reference_pass_rate = check_references(problems, config.min_reference_pass_rate, workers)
-    texts = answers(backend, problems, config, limits.max_new_tokens, progress)
-    programs = [program(problem, text) for problem, text in zip(problems, texts, strict=True)]
-    outcomes = judge_all(problems, programs, workers)
-    items = pl.DataFrame(
-        {
-            "task": [config.name] * len(problems),
-            "item": [problem.name for problem in problems],
-            "cluster": [problem.name for problem in problems],
-            "stream": ["problems"] * len(problems),
-            "language": [config.language] * len(problems),
-            "nats": [None] * len(problems),
-            "bytes": [None] * len(problems),
-            "outcome": [outcome.status for outcome in outcomes],
-            "answer": texts,
-            # Level 0 means that nothing was run, which says nothing about the sandbox.
-            "sandbox_level": [outcome.level or None for outcome in outcomes],
-        },
-        schema=ITEMS,
-    )
-    return items, {"reference_pass_rate": reference_pass_rate, "sandbox_level": best().level}
-
-
-def _likelihood(items: pl.DataFrame) -> dict[str, Any]:
-    languages = {
-        str(key[0]): _bits_per_byte(part) for key, part in sorted(items.partition_by("language", as_dict=True).items())
-    }
-    mean = sum(each["bits_per_byte"] for each in languages.values()) / len(languages)
-    whole = items["stream"][0] in WHOLE_STREAMS
-    micro = _bits_per_byte(items)
-    # What decides: languages count the same in code, a stream of text is one.
-    return {**micro, "micro": micro["bits_per_byte"], "mean_of_languages": mean, "languages": languages} | {
-        "bits_per_byte": micro["bits_per_byte"] if whole else mean
-    }
-
-
-def _bits_per_byte(items: pl.DataFrame) -> dict[str, Any]:
-    size_bytes = int(items["bytes"].sum())
-    return {
-        "bits_per_byte": bits_per_byte(float(items["nats"].sum()), size_bytes),
-        "documents": items.height,
-        "families": items["cluster"].n_unique(),
-        "bytes": size_bytes,
-    }
-
-
-def _pass_at_1(items: pl.DataFrame) -> dict[str, Any]:
-    passed = items.filter(pl.col("outcome") == "passed").height
-    low, high = wilson(passed, items.height)
-    outcomes = items.group_by("outcome").len().sort("outcome")
-    return {
-        "pass_at_1": passed / items.height,
-        "low": low,
-        "high": high,
-        "passed": passed,
-        "problems": items.height,
-        "outcomes": dict(outcomes.iter_rows()),
-        "sandbox_level": items["sandbox_level"].min(),
-    }
+def _add(tasks: dict[str, Task], task: Task) -> None:
+    if task.name in tasks and tasks[task.name].fingerprint != task.fingerprint:
+        raise ConfigError(f'tasks: two different tasks are named "{task.name}"; their names must differ')
+    tasks[task.name] = task
 
 
 def _part(progress: Progress | None, position: int, count: int) -> Progress | None:

@@ -96,10 +96,10 @@ def decision_chart(key: str, record: Mapping[str, Any]) -> Chart:
                 }
                 by_other.setdefault(arm[field]["baseline"], []).append(row)
         panels += [(f"difference to {other}", rows) for other, rows in by_other.items()]
-    title = "Differences in bits per byte. " + "; ".join(
+    title = f"Differences in {record['metric']['unit']}. " + "; ".join(
         f"{row['name']}, {heading}: {row['text']}" for heading, rows in panels for row in rows
     )
-    return forest(key, title, panels, record["margin"]["bits_per_byte"])
+    return forest(key, title, panels, record["margin"]["value"], record["metric"]["unit"])
 
 
 def _with_few_skips(steps: Sequence[Step]) -> list[Step]:

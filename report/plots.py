@@ -122,7 +122,9 @@ def curves(
     return chart(key, title, draw, 340, 320)
 
 
-def forest(key: str, title: str, panels: Sequence[tuple[str, Sequence[dict[str, Any]]]], margin: float) -> Chart:
+def forest(
+    key: str, title: str, panels: Sequence[tuple[str, Sequence[dict[str, Any]]]], margin: float, unit: str
+) -> Chart:
     """Differences with intervals, the margin shaded; all panels have one scale. Rows: name, estimate, text, word."""
     drawn = [row for _, rows in panels for row in rows]
     ends = [abs(value) for row in drawn for value in (row["low"], row["high"], row["difference"]) if value is not None]
@@ -143,7 +145,7 @@ def forest(key: str, title: str, panels: Sequence[tuple[str, Sequence[dict[str, 
             axes = figure.add_axes((left / width, bottom / height, 1 - (left + right) / width, length / height))
             _forest(axes, heading, rows, reach, margin, narrow, left, right)
             if last:
-                axes.set_xlabel("Δ bits per byte: better ← 0 → worse", labelpad=6)
+                axes.set_xlabel(f"Δ {unit}: better ← 0 → worse", labelpad=6)
             top = bottom - axis + (0 if last else 14)
 
     total = sum(panel_height(rows) for _, rows in panels) - 14 * (len(panels) - 1)

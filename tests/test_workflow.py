@@ -119,7 +119,7 @@ def test_the_numbers_agree_everywhere(finished: Path) -> None:
     markdown = next((finished / "decisions").glob("*.md")).read_text()
     assert decision["conclusion"] in text
     for arm in decision["arms"]:
-        shown = f"{arm['bits_per_byte']:.4f}"
+        shown = f"{arm['mean']:.4f}"
         assert shown in text
         assert shown in markdown
 

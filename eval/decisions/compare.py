@@ -2,11 +2,13 @@
 
 In: the decision's config, scored items and arms. Out: one value from which the record is written. All intervals on the
 deciding stream (arm or random drop against the baseline, arm against its random drop) are simultaneous. Guardrails
-(the other streams, and each language of the deciding one) can only speak against an arm, so they are read one by one.
+(bits per byte of the other streams, and each language of the deciding one) can only speak against an arm, so they are
+read one by one.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -16,7 +18,7 @@ import polars as pl
 from ...config import DecideConfig
 from ...strict import nearest
 from ..statistics import Estimate, paired_difference
-from ..tasks import WHOLE_STREAMS
+from ..store import WHOLE_STREAMS
 from .arms import Arm
 from .verdict import Guardrail, Verdict, judge
 
@@ -46,7 +48,7 @@ class Comparisons:
 
     @property
     def winner(self) -> str | None:
-        """The adopted arm with the lowest bits per byte; between adopted arms the difference is not tested."""
+        """The adopted arm with the lowest mean; between adopted arms the difference is not tested."""
         adopted = [name for name, verdict in self.verdicts.items() if verdict.word == "adopt"]
         return min(adopted, key=lambda name: (self.against_baseline[name].difference, name), default=None)
 
@@ -65,7 +67,7 @@ def compare(config: DecideConfig, items: pl.DataFrame, arms: Sequence[Arm]) -> C
     matched = {name: control for name, control in controls.items() if control is not None}
     count = len(candidates) + len(drops) + len(matched)
     scored = items.filter(pl.col("outcome") == "scored")
-    deciding = _stream(scored, config.stream)
+    deciding = _stream(wrong_answers(items) if config.metric == "error_rate" else scored, config.stream)
 
     def simultaneous(arm: str, other: str) -> Estimate:
         return _estimate(config, deciding, arm, other, count)
@@ -132,13 +134,26 @@ def _control_for(name: str, drops: Sequence[str], config: DecideConfig, named: M
     return config.control if config.control in own or not own else own[0]
 
 
-def _stream(scored: pl.DataFrame, stream: str) -> pl.DataFrame:
-    found = scored.filter(pl.col("stream") == stream)
+def wrong_answers(items: pl.DataFrame) -> pl.DataFrame:
+    """Items with a score as likelihood items whose "bits per byte" is the share of wrong answers."""
+    answers = items.filter(pl.col("score").is_not_null())
+    keys = ("arm", "seed", "task", "item", "cluster", "stream", "language")
+    wrong = (1 - pl.col("score")).mean() * math.log(2)
+    return answers.group_by(keys, maintain_order=True).agg(
+        wrong.alias("nats"), pl.lit(1, dtype=pl.Int64).alias("bytes"), pl.lit("scored").alias("outcome")
+    )
+
+
+def _stream(scored: pl.DataFrame, name: str) -> pl.DataFrame:
+    """Items of a stream of held-out documents, or of a task."""
+    found = scored.filter(pl.col("stream") == name)
     if found.is_empty():
-        there = scored["stream"].unique().sort().to_list()
+        found = scored.filter(pl.col("task") == name)
+    if found.is_empty():
+        there = [*scored["stream"].unique().sort(), *scored["task"].unique().sort()]
         raise ValueError(
-            f'no held-out document of the stream "{stream}" was scored{nearest(stream, there)}; there are: '
-            f"{', '.join(there) or 'none'}"
+            f'nothing was scored in a stream or task "{name}"{nearest(name, there)}; there are: '
+            f"{', '.join(dict.fromkeys(there)) or 'none'}"
         )
     return found
 
@@ -154,6 +169,8 @@ def _guardrails(config: DecideConfig, scored: pl.DataFrame, arm: str) -> list[Gu
     parts: list[tuple[str, pl.DataFrame]] = []
     for stream in scored["stream"].unique().sort():
         items = scored.filter(pl.col("stream") == stream)
+        if items["task"].eq(config.stream).all():
+            continue
         if stream != config.stream:
             parts.append((stream, items))
         elif stream not in WHOLE_STREAMS and items["language"].n_unique() > 1:

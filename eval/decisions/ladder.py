@@ -106,6 +106,7 @@ def _do(index: int, job: Job) -> None:
 
     from ...train.loop import train
     from ...train.tokens import TokenStore
+    from ..backends.checkpoint import CheckpointBackend
     from ..evaluate import evaluate
 
     def report(base: float, share: float) -> Callable[[float], None]:
@@ -133,13 +134,7 @@ def _do(index: int, job: Job) -> None:
             )
         except KeyboardInterrupt:
             os._exit(1)  # the parent ended us, and the checkpoint is written: the pool must not hand out more
-    evaluate(
-        job.model,
-        job.eval.tasks,
-        heldout,
-        job.eval,
-        job.evaluation,
-        progress=report(TRAIN_SHARE, 1 - TRAIN_SHARE),
-    )
+    backend = CheckpointBackend(job.model, attention=job.eval.attention)
+    evaluate(backend, heldout, job.eval, job.evaluation, report(TRAIN_SHARE, 1 - TRAIN_SHARE))
     write_json(job.marker, {"mark": job.mark, "arm": job.arm, "seed": job.seed})
     _fractions[index] = 1.0

@@ -40,11 +40,11 @@ def _table(record: dict[str, Any]) -> str:
     controls = {arm["against_control"]["baseline"] for arm in record["arms"] if arm["against_control"]}
     against = controls.pop() if len(controls) == 1 else "random drop"
     lines = [
-        f"| arm | keep % | bits/byte | Δ vs {record['baseline']} | Δ vs {against} | verdict |",
+        f"| arm | keep % | {record['metric']['unit']} | Δ vs {record['baseline']} | Δ vs {against} | verdict |",
         "|---|---:|---:|---|---|---|",
     ]
     lines += [
-        f"| {arm['name']} | {100 * arm['keep_rate']:.1f} | {arm['bits_per_byte']:.4f} | "
+        f"| {arm['name']} | {100 * arm['keep_rate']:.1f} | {arm['mean']:.4f} | "
         f"{interval(arm['against_baseline'])} | {interval(arm['against_control'])} | **{arm['verdict']['word']}** |"
         for arm in record["arms"]
     ]
@@ -53,11 +53,13 @@ def _table(record: dict[str, Any]) -> str:
 
 def _legend(record: dict[str, Any]) -> str:
     margin = record["margin"]
+    metric = record["metric"]
+    languages = ", ".join(each or "all" for each in metric["languages"])
     return (
-        f"Keep % is of the pool's bytes. Bits per byte on held-out {record['metric']['stream']} "
-        f"({', '.join(record['metric']['languages'])}); lower is better, so a negative Δ is a gain. Intervals: "
+        f"Keep % is of the pool's bytes. {metric['unit'].capitalize()} on {metric['stream']} ({languages}); lower is "
+        f"better, so a negative Δ is a gain. Intervals: "
         f"{100 * record['confidence']:g} %, simultaneous over {record['comparisons']} comparisons. A difference counts "
-        f"from {margin['bits_per_byte']:.4f} bits/byte ({100 * margin['fraction']:g} %).{_training(record)}"
+        f"from {margin['value']:.4f} ({100 * margin['fraction']:g} % of the baseline).{_training(record)}"
     )
 
 

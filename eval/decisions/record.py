@@ -14,6 +14,7 @@ from typing import Any, TypedDict
 
 import polars as pl
 
+from ...config import KINDS as STREAMS
 from ...config import DecideConfig, EvalConfig
 from ...files import write_atomic, write_json
 from ...strict import fingerprint, nearest
@@ -24,9 +25,15 @@ from .compare import Comparisons, compare, unmatched
 from .markdown import render
 from .verdict import Guardrail
 
-SCHEMA = 1
+SCHEMA = 2
 
-METRICS = ("bits_per_byte",)
+UNITS = {"bits_per_byte": "bits per byte", "error_rate": "share of wrong answers"}
+"""Of the metrics that can decide."""
+
+AVERAGES = {
+    "bits_per_byte": "nats over bytes within a language, then the mean of the languages, then of the seeds",
+    "error_rate": "wrong answers over answers of an item, then of the items of a language, then as above",
+}
 
 EPOCH_RATIO = 1.5
 """An arm that repeats its documents this much more than the baseline asks a question about repetition as well."""
@@ -51,8 +58,8 @@ def rule(config: DecideConfig) -> dict[str, str]:
     control = " and it beats a random drop matched to it" if config.control else ""
     hypothesis = f"At least one arm lowers {config.metric} on {config.stream} by more than {margin}{control}."
     text = (
-        f"Measure: {config.metric} on held-out documents of the stream {config.stream}; lower is better. "
-        f"Difference: arm minus {config.baseline}, paired by seed and document. Intervals: {confidence}, simultaneous "
+        f"Measure: {config.metric} on {_where(config)}; lower is better. "
+        f"Difference: arm minus {config.baseline}, paired by seed and item. Intervals: {confidence}, simultaneous "
         f"over all comparisons with the baseline and the random drops. Margin: {margin} of the baseline's mean. "
         f"Adopt: the interval lies below -margin{', that against a matched random drop below 0' if control else ''}, "
         "and no other stream or single language is significantly worse by more than its own margin. Reject: the "
@@ -60,6 +67,12 @@ def rule(config: DecideConfig) -> dict[str, str]:
         "the margin. Undecided: everything else; the baseline is kept."
     )
     return {"hypothesis": hypothesis, "text": text, "hash": fingerprint(config, hypothesis, text)}
+
+
+def _where(config: DecideConfig) -> str:
+    if config.metric == "bits_per_byte" and config.stream in STREAMS:
+        return f"held-out documents of the stream {config.stream}"
+    return f"the task {config.stream}"
 
 
 def decide(config: DecideConfig, items: pl.DataFrame, arms: Sequence[Arm], context: Context) -> dict[str, Any]:
@@ -86,11 +99,11 @@ def decide(config: DecideConfig, items: pl.DataFrame, arms: Sequence[Arm], conte
         "metric": {
             "name": config.metric,
             "stream": config.stream,
-            "unit": "bits per byte",
-            "average": "nats over bytes within a language, then the mean of the languages, then of the seeds",
+            "unit": UNITS[config.metric],
+            "average": AVERAGES[config.metric],
             "languages": list(first.languages),
         },
-        "margin": {"fraction": config.margin_fraction, "bits_per_byte": config.margin_fraction * first.baseline_mean},
+        "margin": {"fraction": config.margin_fraction, "value": config.margin_fraction * first.baseline_mean},
         "confidence": config.confidence,
         "comparisons": found.comparisons,
         "baseline": config.baseline,
@@ -124,13 +137,13 @@ def write_record(record: dict[str, Any], folder: Path) -> tuple[Path, Path]:
 
 
 def table(record: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row an arm: what a person compares first. Differences are in bits per byte, negative is better."""
+    """One row an arm: what a person compares first. Differences are in the metric's unit, negative is better."""
     rows = []
     for arm in record["arms"]:
         row: dict[str, Any] = {
             "arm": arm["name"],
             "keep_percent": 100 * arm["keep_rate"],
-            "bits_per_byte": arm["bits_per_byte"],
+            "mean": arm["mean"],
         }
         for key in ("against_baseline", "against_control"):
             estimate = arm[key] or {}
@@ -141,10 +154,10 @@ def table(record: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _check(config: DecideConfig, context: Context) -> None:
-    if config.metric not in METRICS:
+    if config.metric not in UNITS:
         raise ValueError(
-            f'decision "{config.name}": unknown metric "{config.metric}"{nearest(config.metric, METRICS)}; '
-            f"known: {', '.join(METRICS)}"
+            f'decision "{config.name}": unknown metric "{config.metric}"{nearest(config.metric, UNITS)}; '
+            f"known: {', '.join(UNITS)}"
         )
     known = Context.__annotations__
     for key in context:
@@ -171,7 +184,7 @@ def _arm(arm: Arm, items: pl.DataFrame, found: Comparisons, named: dict[str, Arm
     return {
         **dataclasses.asdict(arm),
         "role": found.roles[name],
-        "bits_per_byte": own.arm_mean if own else first.baseline_mean,
+        "mean": own.arm_mean if own else first.baseline_mean,
         "seed_sd": own.arm_sd if own else first.baseline_sd,
         "against_baseline": _estimate(own),
         "against_control": _estimate(found.against_control.get(name)),
@@ -203,7 +216,7 @@ def _guardrail(guardrail: Guardrail) -> dict[str, Any]:
 
 def _pass_at_1(items: pl.DataFrame) -> dict[str, Any] | None:
     """Over all seeds; the same problems come back with every seed, so the interval is a note and decides nothing."""
-    answers = items.filter(pl.col("outcome") != "scored")
+    answers = items.filter(pl.col("stream") == "problems")
     if answers.is_empty():
         return None
     passed = answers.filter(pl.col("outcome") == "passed").height

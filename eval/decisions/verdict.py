@@ -1,6 +1,7 @@
 """From estimates to a verdict in words, by a rule that is fixed before anything is trained.
 
-With Δ = bits per byte of the arm minus that of the baseline, its simultaneous interval [low, high], and a margin m:
+With Δ = the metric (bits per byte, or error rate) of the arm minus the baseline's, its simultaneous interval
+[low, high], and a margin m:
 
 - **reject**: low > +m (worse than the baseline by more than the margin), or the arm is worse than its random drop
   (low > 0 against the control);
@@ -62,7 +63,7 @@ def judge(
     Args:
         against_baseline: arm − baseline.
         against_control: arm − control; None if the decision has no control.
-        margin: smallest difference that matters, in bits per byte.
+        margin: smallest difference that matters, in the unit of the metric.
         guardrails: arm − baseline elsewhere.
         unmatched: why the control is not a fair one for this arm; it then cannot support an adoption.
     """
@@ -70,13 +71,13 @@ def judge(
     if low is None or high is None:
         return Verdict("undecided", against_baseline.problem or "no interval")
     if low > margin:
-        return Verdict("reject", f"worse than {against_baseline.baseline} by at least {low:.4f} bits/byte")
+        return Verdict("reject", f"worse than {against_baseline.baseline} by at least {low:.4f}")
     if against_control is not None and against_control.low is not None and against_control.low > 0:
         return Verdict("reject", f"worse than the random drop {against_control.baseline}: the choice itself does harm")
     if high < -margin:
         return _better(against_baseline, against_control, guardrails, unmatched)
     if -margin < low and high < margin:
-        return Verdict("equivalent", f"the whole interval lies within ±{margin:.4f} bits/byte; take the simpler one")
+        return Verdict("equivalent", f"the whole interval lies within ±{margin:.4f}; take the simpler one")
     return _open(against_baseline, margin)
 
 
@@ -104,7 +105,7 @@ def _better(
     unmatched: str | None,
 ) -> Verdict:
     """Better than the baseline by more than the margin; does it deserve to be adopted?"""
-    gain = f"better than {against_baseline.baseline} by at least {-(against_baseline.high or 0.0):.4f} bits/byte"
+    gain = f"better than {against_baseline.baseline} by at least {-(against_baseline.high or 0.0):.4f}"
     if unmatched:
         return Verdict("undecided", f"{gain}, but {unmatched}")
     if against_control is None:
@@ -132,7 +133,7 @@ def _open(estimate: Estimate, margin: float) -> Verdict:
     """The interval is too wide for any word: say what would narrow it enough."""
     # Outside the margin the interval must clear it, inside it must fit.
     more = seeds_needed(estimate, abs(abs(estimate.difference) - margin))
-    reason = f"the interval {_interval(estimate)} is neither beyond nor within ±{margin:.4f} bits/byte"
+    reason = f"the interval {_interval(estimate)} is neither beyond nor within ±{margin:.4f}"
     return Verdict("undecided", reason + _outlook(more, estimate), more)
 
 

@@ -10,23 +10,66 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any
 
 import polars as pl
 
-from .store import ITEMS
-from .tasks import WHOLE_STREAMS, BitsPerByteTask
-from .windows import cut_bytes, excerpt
-
-if TYPE_CHECKING:
-    from .backends import Backend
+from ...strict import ConfigError
+from ..session import Session
+from ..store import WHOLE_STREAMS, items_frame
+from ..tasks.load import Task
+from ..tasks.schema import HeldoutTask
+from ..windows import cut_bytes, excerpt
 
 COLUMNS = ("id", "text", "stream", "language", "family")
 
 
+def run(task: Task, session: Session) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """Items, and what was left out.
+
+    Raises:
+        ValueError: if there are no held-out documents to score, or the model gives one no finite likelihood (a
+            diverged training run).
+    """
+    config = task.config
+    assert isinstance(config, HeldoutTask)
+    chosen, left_out = choose(
+        heldout(task, session), config, session.config.documents_per_stream, session.config.min_families
+    )
+    texts = [_piece(text, document, config) for document, text in chosen.select("id", "text").iter_rows()]
+    found = session.rolling(task, texts, chosen["id"].to_list(), config.max_tokens)
+    for document, each in zip(chosen["id"], found, strict=True):
+        if not math.isfinite(each.nats):
+            raise ValueError(f"document {document}: log-likelihood is {each.nats}; did the training run diverge?")
+    rows = [
+        {
+            "task": config.name,
+            "item": row["id"],
+            "cluster": row["family"],
+            "stream": row["stream"],
+            "language": row["language"],
+            "nats": each.nats,
+            "bytes": each.size_bytes,
+            "outcome": "scored",
+        }
+        for row, each in zip(chosen.iter_rows(named=True), found, strict=True)
+    ]
+    return items_frame(rows), {"left_out": left_out}
+
+
+def heldout(task: Task, session: Session) -> pl.DataFrame:
+    """The held-out documents.
+
+    Raises:
+        ConfigError: if there are none.
+    """
+    if session.documents is None:
+        raise ConfigError(f"task {task.name} needs held-out documents: give them, or choose other tasks")
+    return session.documents
+
+
 def choose(
-    documents: pl.DataFrame, task: BitsPerByteTask, per_group: int, min_families: int | None = None
+    documents: pl.DataFrame, task: HeldoutTask, per_group: int, min_families: int | None = None
 ) -> tuple[pl.DataFrame, dict[str, str]]:
     """The documents to score, and why a language or stream is left out (`stream/language` → reason).
 
@@ -62,36 +105,6 @@ def choose(
     return pl.concat(chosen), left_out
 
 
-def score(
-    backend: Backend, chosen: pl.DataFrame, task: BitsPerByteTask, progress: Callable[[float], None] | None = None
-) -> pl.DataFrame:
-    """One item a document.
-
-    Raises:
-        ValueError: if the model gives a document no finite likelihood (a diverged training run).
-    """
-    texts = [_piece(text, document, task) for document, text in chosen.select("id", "text").iter_rows()]
-    found = backend.rolling(texts, task.max_tokens, progress)
-    for document, each in zip(chosen["id"], found, strict=True):
-        if not math.isfinite(each.nats):
-            raise ValueError(f"document {document}: log-likelihood is {each.nats}; did the training run diverge?")
-    return pl.DataFrame(
-        {
-            "task": [task.name] * len(found),
-            "item": chosen["id"],
-            "cluster": chosen["family"],
-            "stream": chosen["stream"],
-            "language": chosen["language"],
-            "nats": [each.nats for each in found],
-            "bytes": [each.size_bytes for each in found],
-            "outcome": ["scored"] * len(found),
-            "answer": [None] * len(found),
-            "sandbox_level": [None] * len(found),
-        },
-        schema=ITEMS,
-    )
-
-
 def _check(documents: pl.DataFrame) -> None:
     missing = [name for name in COLUMNS if name not in documents.columns]
     if missing:
@@ -101,7 +114,7 @@ def _check(documents: pl.DataFrame) -> None:
         raise ValueError(f"held-out documents: id {twice['id'][0]} occurs more than once")
 
 
-def _piece(text: str, document: str, task: BitsPerByteTask) -> str:
+def _piece(text: str, document: str, task: HeldoutTask) -> str:
     if task.max_bytes is None:
         return text
     if task.part == "beginning":

@@ -8,7 +8,7 @@ import pytest
 from codesieve.curation.sources.problems import parse_problem
 from codesieve.curation.steps import STEP_ERRORS, check
 from codesieve.curation.synthetic import VerifyStep
-from codesieve.eval.tasks import load_task
+from codesieve.eval.tasks.load import load_task
 from codesieve.sandbox.limits import Limits
 from codesieve.sandbox.talk import SandboxError
 from codesieve.strict import CONFIGS
@@ -51,11 +51,11 @@ def test_the_set_has_every_kind_of_bad_solution_planted():
 
 
 def test_training_and_evaluation_problems_differ():
-    evaluated = load_task("problems").problems
+    evaluated = load_task("problems").items
     names = {raw["name"] for raw in RAW}
     assert len(names) == len(RAW)
-    assert not names & {problem.name for problem in evaluated}
-    assert not {raw["entry_point"] for raw in RAW} & {problem.entry_point for problem in evaluated}
+    assert not names & {problem.id for problem in evaluated}
+    assert not {raw["entry_point"] for raw in RAW} & {problem.fields["entry_point"] for problem in evaluated}
 
 
 def test_what_is_planted_never_reaches_a_document():

@@ -1,103 +1,173 @@
+"""Tasks of code: references first, then answers, each in the sandbox; what is extracted, and samples of others."""
+
+import gzip
+import json
+from dataclasses import dataclass, field
+
 import pytest
-from codesieve.eval.code import ReferencesFail, check_references, extract_completion, judge, judge_all
-from codesieve.eval.tasks import Problem, load_task
-from codesieve.sandbox.containment import describe
-from codesieve.sandbox.limits import Limits
-from codesieve.sandbox.run import OUTCOMES
+from codesieve.config import EvalConfig
+from codesieve.eval.backends.protocol import Generated
+from codesieve.eval.kinds import code
+from codesieve.eval.kinds.answers import extracted, fenced_part, function_part, has_code
+from codesieve.eval.kinds.execution import (
+    CAP_SECONDS,
+    FLOOR_SECONDS,
+    ReferencesFail,
+    calibrate,
+    limits_for,
+    shadowed_builtins,
+    trial_of,
+    verdict,
+)
+from codesieve.eval.kinds.replay import Sample, read_samples, replay
+from codesieve.eval.records import Records
+from codesieve.eval.session import Session
+from codesieve.eval.tasks.load import Item, Task
+from codesieve.eval.tasks.schema import CodeTask
+from codesieve.sandbox import containment
+from codesieve.sandbox.judge import AssertTests, CheckTests, ProgramTests, StdioTests, judge_all
+from codesieve.sandbox.run import Outcome
+from codesieve.strict import ConfigError
 from hypothesis import given
 from hypothesis import strategies as st
 
-TASK = load_task("problems")
-BY_NAME = {problem.name: problem for problem in TASK.problems}
-VOWELS = BY_NAME["count_vowels"]
-SHORT = Limits(cpu_seconds=0.5, wall_seconds=1.5)
+PROMPT = 'def add(a: int, b: int) -> int:\n    """Return the sum."""\n'
+REFERENCE = "    return a + b\n"
+CHECK = "def check(candidate):\n    assert candidate(1, 2) == 3\n    assert candidate(5, 5) == 10\n"
 
 
-def test_all_references_pass():
-    assert check_references(TASK.problems, workers=2) == 1.0
+def item(name="add/0", **fields):
+    known = {"prompt": PROMPT, "reference": REFERENCE, "tests": CHECK, "entry_point": "add"}
+    return Item(name, name.partition("/")[0], "", {**known, **fields})
 
 
-def test_the_problems_are_in_three_steps_and_well_tested():
-    difficulties = [problem.difficulty for problem in TASK.problems]
-    assert len(difficulties) == 14
-    assert difficulties == sorted(difficulties, key=["easy", "medium", "hard"].index)
-    assert set(difficulties) == {"easy", "medium", "hard"}
-    assert all(len(problem.tests) >= 5 for problem in TASK.problems)
+def task(*items, **config):
+    made = {"kind": "code", "name": "t", "data": {"files": ["t.jsonl"]}, "tests": {"form": "check"}, **config}
+    return Task(CodeTask.model_validate(made), items or (item(),), (), "fingerprint")
 
 
-@pytest.mark.parametrize("answer", ["pass", "return True", "return 0", "return []"])
-def test_a_constant_answer_passes_nothing(answer):
-    sources = [f"{problem.prompt}    {answer}\n" for problem in TASK.problems]
-    outcomes = judge_all(TASK.problems, sources, workers=2)
-    assert {outcome.status for outcome in outcomes} == {"wrong"}
+@dataclass
+class Scripted:
+    """Answers by item and sample."""
+
+    answers: dict
+    asked: list = field(default_factory=list)
+    identity: str = "scripted"
+    facts: dict = field(default_factory=dict)
+
+    def generate(self, requests, sampling, done=None, known=()):
+        self.asked += requests
+        found = [Generated(self.answers[each.key][each.sample], 3, "stop") for each in requests]
+        done(range(len(requests)), found)
+        return found
 
 
-def test_the_example_in_each_prompt_is_one_of_its_tests():
-    for problem in TASK.problems:
-        example = problem.prompt.split(">>> ")[1].split("\n")
-        call, shown = example[0], example[1].strip()
-        source = f"{problem.prompt}{problem.reference}\ndef example():\n    return repr({call})\n"
-        as_problem = problem.model_copy(update={"entry_point": "example", "tests": [{"args": [], "expected": shown}]})
-        assert judge(as_problem, source).status == "passed", problem.name
+def run(task, answers, folder, **config):
+    samples = len(next(iter(answers.values())))
+    settings = EvalConfig(samples=samples, temperature=0.5 if samples > 1 else 0.0, sandbox_level=1, **config)
+    backend = Scripted(answers)
+    with Records(folder) as records:
+        return *code.run(task, Session(backend, records, settings)), backend
 
 
-def test_a_broken_reference_refuses_the_task_and_is_named():
-    broken = VOWELS.model_copy(update={"reference": "    return 5\n"})
-    with pytest.raises(
-        ReferencesFail, match=r"50.0% of the references pass, 100.0% are required:\n  count_vowels: wrong"
-    ):
-        check_references([broken, BY_NAME["clamp"]])
-    assert check_references([broken, BY_NAME["clamp"]], min_pass_rate=0.5) == 0.5
+def test_answers_are_judged_after_the_references(tmp_path):
+    both = task(item(), item("add/1"), item("other/0"))
+    answers = {
+        "add/0": ["\n    return a + b\n\nprint(add(1, 2))", "\n    return a - b"],
+        "add/1": ["\n    # to do", "\n    return a +"],
+        "other/0": ["\n    return b + a", "\n    raise KeyError(a)"],
+    }
+    items, facts, backend = run(both, answers, tmp_path)
+    assert items.select("item", "sample", "cluster", "outcome", "score").rows() == [
+        ("add/0", 0, "add", "passed", 1.0),
+        ("add/0", 1, "add", "wrong", 0.0),
+        ("add/1", 0, "add", "empty", 0.0),
+        ("add/1", 1, "add", "syntax_error", 0.0),
+        ("other/0", 0, "other", "passed", 1.0),
+        ("other/0", 1, "other", "exception", 0.0),
+    ]
+    assert items["stream"].unique().to_list() == ["problems"]
+    assert items["judge"].to_list() == ["apart", "apart", None, "apart", "apart", "apart"]
+    assert items["language"].unique().to_list() == ["python"]
+    assert items["prompt"][0] == PROMPT.rstrip() == backend.asked[0].prompt
+    assert json.loads(items["detail"][1]) == {"why": "failed: assert candidate(1, 2) == 3"}
+    level = facts.pop("sandbox_level")
+    assert level == items["sandbox_level"].max() == containment.best().level
+    assert facts == {"reference_pass_rate": 1.0, "references_failed": [], "prompts_cut": 0, "answers_cut": 0}
+    again, facts_again, _ = run(both, answers, tmp_path)
+    assert again.equals(items)
+    assert facts_again == {**facts, "sandbox_level": level}
 
 
-@pytest.mark.parametrize(
-    ("answer", "status"),
-    [
-        (VOWELS.reference, "passed"),
-        ("    return 5\n", "wrong"),
-        ("    return text.vowels\n", "exception"),
-        ("    while True: pass\n", "timeout"),
-        ("    return [0] * 10**10\n", "memory"),
-        ("    print('x' * 10**7)\n    return 5\n", "output_flood"),
-        ("    import os\n    os._exit(0)\n", "violation"),
-        ("    return (\n", "syntax_error"),
-        ("", "empty"),
-        ("\n    # to do\n", "empty"),
-    ],
-)
-def test_every_outcome_is_told_apart(answer, status):
-    outcome = judge(VOWELS, VOWELS.prompt + answer, SHORT)
-    assert outcome.status == status, outcome
-    assert outcome.status in OUTCOMES
-    assert outcome.level == (0 if status == "empty" else describe()["level"])
+def test_what_is_on_record_is_not_judged_again(tmp_path, monkeypatch):
+    run(task(), {"add/0": ["\n    return a + b"]}, tmp_path)
+    monkeypatch.setattr("codesieve.eval.kinds.execution.judge_all", lambda *_: pytest.fail("judged again"))
+    items, *_ = run(task(), {"add/0": ["\n    return a + b"]}, tmp_path)
+    assert items["outcome"].to_list() == ["passed"]
 
 
-def test_equal_solutions_run_once_and_all_get_the_outcome(monkeypatch):
-    seen = []
-
-    def counted(trials, *arguments):
-        seen.extend(trials)
-        return run(trials, *arguments)
-
-    from codesieve.sandbox import judge as module
-
-    run = module.judge_all
-    monkeypatch.setattr(module, "judge_all", counted)
-    right, wrong = VOWELS.prompt + VOWELS.reference, VOWELS.prompt + "    return 5\n"
-    outcomes = judge_all([VOWELS] * 4, [right, wrong, right, right])
-    assert [outcome.status for outcome in outcomes] == ["passed", "wrong", "passed", "passed"]
-    assert len(seen) == 2
+def test_references_that_fail_are_all_named_before_anything_is_asked(tmp_path):
+    broken = task(item(), item("add/1", reference="    return 5\n"), item("add/2", reference="    return c\n"))
+    backend = Scripted({})
+    with Records(tmp_path) as records, pytest.raises(ReferencesFail) as error:
+        code.run(broken, Session(backend, records, EvalConfig(sandbox_level=1)))
+    assert "33.3% of the references pass, 100.0% are required" in str(error.value)
+    assert "add/1: wrong: failed: assert candidate(1, 2) == 3" in str(error.value)
+    assert "add/2: exception: NameError: name 'c' is not defined (line 3)" in str(error.value)
+    assert not backend.asked
+    lenient = task(*broken.items, min_reference_pass_rate=0.3)
+    assert calibrate(lenient, lenient.items).rate == pytest.approx(1 / 3)
 
 
-def test_solutions_that_do_not_match_the_problems_are_refused():
-    with pytest.raises(ValueError, match="1 problems, but 0 solutions"):
-        judge_all([VOWELS], [])
+def test_a_task_without_references_can_declare_that():
+    bare = task(item(reference=""), min_reference_pass_rate=0.0)
+    assert calibrate(bare, bare.items).rate is None
+    with pytest.raises(ReferencesFail, match="there are none"):
+        calibrate(task(item(reference="")), bare.items)
 
 
-def test_a_test_in_the_wrong_form_is_named():
-    problem = Problem(name="p", prompt="", entry_point="f", tests=[{"args": 1, "expected": 1}], reference="")
-    with pytest.raises(ValueError, match='problem "p": tests: 0: args must be a list'):
-        judge(problem, "x = 1")
+def test_a_missing_toolchain_is_said_before_anything_is_asked(tmp_path):
+    cobol = task(language="cobol", tests={"form": "program"})
+    with Records(tmp_path) as records, pytest.raises(ConfigError, match='unknown language "cobol"'):
+        code.run(cobol, Session(Scripted({}), records, EvalConfig(sandbox_level=1)))
+
+
+def test_limits_follow_the_reference_between_a_floor_and_a_cap():
+    seconds = [limits_for(each).cpu_seconds for each in (0.0, 0.5, 2.0, 1000.0)]
+    assert seconds == [FLOOR_SECONDS, FLOOR_SECONDS, 8.0, CAP_SECONDS]
+
+
+def test_each_form_of_tests_makes_its_trial():
+    assert trial_of(task(), item(), "x").tests == CheckTests("add", CHECK, PROMPT)
+    part = item(prompt="def add(a,")
+    assert trial_of(task(), part, "x").tests.setup == "def add(a," + REFERENCE
+    asserts = task(tests={"form": "asserts", "weak": ["add/0"]})
+    statements = item(tests=["assert add(1, 2) == 3"], setup="x = 1")
+    made = trial_of(asserts, statements, "x")
+    assert (made.tests, made.weak) == (AssertTests(("assert add(1, 2) == 3",), "x = 1"), True)
+    assert trial_of(asserts, item("add/1", tests=[]), "x").weak is False
+    lines = item(tests=[{"stdin": "1", "stdout": "2"}], language="js")
+    trial = trial_of(task(tests={"form": "stdio"}), lines, "x")
+    assert (type(trial.tests), trial.language) == (StdioTests, "javascript")
+    assert trial_of(task(tests={"form": "program"}), item(tests="x"), "x").tests == ProgramTests("x")
+    with pytest.raises(ConfigError, match=r"task t, item add/0: field tests: tests: expected a list"):
+        trial_of(task(tests={"form": "calls"}), item(), "x")
+    with pytest.raises(ConfigError, match="must be a list of statements"):
+        trial_of(asserts, item(), "x")
+
+
+def test_a_reference_that_is_named_like_a_function_of_python_is_the_candidate():
+    assert shadowed_builtins("def sum(a, b):\r\n    return a\r\ndef f(): pass\n", ["assert sum(1, 2) == f()"]) == (
+        "sum",
+    )
+    assert shadowed_builtins("def f(): pass\n", ["assert sum([1]) == f()"]) == ()
+
+
+def test_details_hold_no_figures_of_this_machine():
+    outcome = Outcome("timeout", "used more than 4.2 s", "", 1.0, 1.0, 3)
+    assert verdict(outcome)["detail"] is None
+    outcome = Outcome("wrong", "got <A at 0x7fffdeadbeef>", "", 1.0, 1.0, 3)
+    assert json.loads(verdict(outcome)["detail"]) == {"why": "got <A at 0x…>"}
 
 
 @pytest.mark.parametrize(
@@ -111,22 +181,102 @@ def test_a_test_in_the_wrong_form_is_named():
         (" return 1\nx = 2", " return 1"),
         ("return 1 # goes on with the prompt's line\nclass A:", "return 1 # goes on with the prompt's line"),
         ("\n    return 1\n", "\n    return 1"),
+        ("\r\n    return 'é'\r\nprint(1)\r\n", "\r\n    return 'é'\r"),
         ("", ""),
         ("\n\n", ""),
     ],
 )
 def test_a_completion_ends_where_code_starts_at_column_0(completion, kept):
-    assert extract_completion(completion) == kept
+    assert function_part(completion) == kept
 
 
 @given(st.text(alphabet=" \n#ab"))
 def test_extraction_keeps_a_beginning_and_does_not_cut_twice(completion):
-    kept = extract_completion(completion)
+    kept = function_part(completion)
     assert completion.startswith(kept)
-    assert extract_completion(kept) == kept
+    assert function_part(kept) == kept
 
 
-@pytest.mark.parametrize("name", sorted(BY_NAME))
-def test_extraction_keeps_a_reference_whole(name):
-    problem = BY_NAME[name]
-    assert extract_completion(problem.reference + "\n\ndef other():\n    pass\n") == problem.reference.rstrip("\n")
+@pytest.mark.parametrize(
+    ("answer", "kept"),
+    [
+        ("So:\n```python\ndef f(): pass\n```\nDone.", "def f(): pass\n"),
+        ("```\nx = 1\n```\nand\n```py\ndef f(): pass\n```", "def f(): pass\n"),
+        ("```\nx = 1\n```\nand\n```\ny = 2\n```", "x = 1\n"),
+        ("```python\ndef f():\n    return 'é'", "def f():\n    return 'é'"),
+        ("def f(): pass\n```\nSo it is.", "def f(): pass\n"),
+        ("def f(): pass\n", "def f(): pass\n"),
+        ("~~~\r\ndef f(): pass\r\n~~~\r\n", "def f(): pass\r\n"),
+        (
+            "```\n# f is fine, functional is not\nfunctional = 1\n```\n",
+            "# f is fine, functional is not\nfunctional = 1\n",
+        ),
+        ("", ""),
+    ],
+)
+def test_of_fenced_blocks_the_first_with_the_entry_point_counts(answer, kept):
+    assert fenced_part(answer, "f") == kept
+
+
+def test_all_of_an_answer_is_all_of_it():
+    assert extracted(" x\n\n", "all") == " x\n\n"
+    assert extracted("x\ny", "function") == "x"
+    assert [has_code(each) for each in ("", " \n# a", "# a\nx", "é")] == [False, False, True, True]
+
+
+def written(folder, *lines, name="samples.jsonl"):
+    path = folder / name
+    data = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    return path
+
+
+def test_samples_of_others_are_judged_as_they_are(tmp_path):
+    lines = [
+        {"task_id": "add/0", "completion": REFERENCE},
+        {"task_id": "add/1", "completion": "    return 1\n"},
+        {"task_id": "add/0", "solution": "def add(a, b): return a + b\n", "other": 1},
+        {"task_id": "add/1", "samples": [REFERENCE + "print(add(1, 2))\n"]},
+    ]
+    samples = read_samples(written(tmp_path, *lines, name="samples.jsonl.gz"))
+    assert samples[2].is_whole
+    done = []
+    found = replay(task(item(), item("add/1"), item("add/2")), samples, progress=done.append)
+    assert {key: value for key, value in found.items() if key != "sandbox_level"} == {
+        "task": "t",
+        "items": 2,
+        "samples": 4,
+        "passed": 3,
+        "pass_at_k": {"pass@1": 0.75},
+        "outcomes": {"passed": 3, "wrong": 1},
+        "missing": 1,
+        "missing_items": ["add/2"],
+        "reference_pass_rate": 1.0,
+        "judge": {"apart": 4},
+    }
+    assert sorted(done)[-1] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({"completion": ""}, "line 1: expected an object"),
+        ({"task_id": "add/0"}, 'no "completion"'),
+        ({"task_id": "add/0", "completion": 1}, "completion must be text"),
+        ([1], "expected an object"),
+    ],
+)
+def test_a_bad_sample_is_named(line, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        read_samples(written(tmp_path, line))
+
+
+def test_a_sample_of_an_unknown_item_is_an_error_with_the_nearest():
+    with pytest.raises(ConfigError, match=r'f: line 2: task t has no item "ad/0" \(did you mean "add/0"\?\)'):
+        replay(task(), [Sample("ad/0", "", False, "f: line 2")])
+
+
+def test_the_number_of_workers_changes_nothing():
+    trials = [trial_of(task(), item(), PROMPT + f"    return a + b + {number % 3}\n") for number in range(9)]
+    one, three = (judge_all(trials, workers) for workers in (1, 3))
+    assert [each.status for each in one] == [each.status for each in three] == ["passed", "wrong", "wrong"] * 3

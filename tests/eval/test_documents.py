@@ -1,20 +1,24 @@
 """Which held-out documents are scored, and what an item says."""
 
 import math
-from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import polars as pl
 import pytest
-from codesieve.eval.backends import Likelihood
-from codesieve.eval.likelihood import choose, score
+from codesieve.config import EvalConfig
+from codesieve.eval.kinds.documents import choose, run
+from codesieve.eval.records import Records
+from codesieve.eval.session import Session
 from codesieve.eval.store import ITEMS
-from codesieve.eval.tasks import BitsPerByteTask
+from codesieve.eval.tasks.load import Task
+from codesieve.eval.tasks.schema import HeldoutTask
+from evaluation_world import FunctionBackend
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
-def task(**settings: object) -> BitsPerByteTask:
-    return BitsPerByteTask.model_validate({"kind": "bits_per_byte", "name": "heldout", "max_bytes": 64, **settings})
+def task(**settings: object) -> HeldoutTask:
+    return HeldoutTask.model_validate({"kind": "bits_per_byte", "name": "heldout", "max_bytes": 64, **settings})
 
 
 def documents(*groups: tuple[str, str, str, int]) -> pl.DataFrame:
@@ -33,23 +37,9 @@ def documents(*groups: tuple[str, str, str, int]) -> pl.DataFrame:
     return pl.DataFrame(rows)
 
 
-class EightBits:
-    """A backend for which every byte costs eight bits."""
-
-    def rolling(
-        self, texts: Sequence[str], max_tokens: int | None = None, progress: Callable[[float], None] | None = None
-    ) -> list[Likelihood]:
-        sizes = [len(text.encode()) for text in texts]
-        return [Likelihood(size * math.log(256), size, size) for size in sizes]
-
-    def generate(
-        self,
-        prompts: Sequence[str],
-        max_new_tokens: int,
-        stop: Sequence[str],
-        progress: Callable[[float], None] | None = None,
-    ) -> list[str]:
-        raise AssertionError("likelihood tasks generate nothing")
+def score(folder: Path, backend: FunctionBackend, config: HeldoutTask, pool: pl.DataFrame) -> pl.DataFrame:
+    session = Session(backend, Records(folder), EvalConfig(documents_per_stream=10), pool)
+    return run(Task(config, (), (), "fingerprint"), session)[0]
 
 
 def test_each_language_of_code_and_the_text_stream_as_a_whole_get_their_share() -> None:
@@ -110,9 +100,8 @@ def test_empty_documents_are_not_scored_and_ids_must_be_unique() -> None:
         choose(pool.drop("family"), task(), per_group=10)
 
 
-def test_an_item_holds_the_bytes_that_were_scored_and_the_family_as_its_cluster() -> None:
-    chosen, _ = choose(documents(("code", "python", "p", 3)), task(streams=["code"]), per_group=10)
-    items = score(EightBits(), chosen, task())
+def test_an_item_holds_the_bytes_that_were_scored_and_the_family_as_its_cluster(tmp_path: Path) -> None:
+    items = score(tmp_path, FunctionBackend(), task(streams=["code"]), documents(("code", "python", "p", 3)))
     assert dict(items.schema) == ITEMS
     assert items["bytes"].to_list() == [64, 64, 64]
     assert items["cluster"].to_list() == ["p", "p", "p"]
@@ -120,31 +109,26 @@ def test_an_item_holds_the_bytes_that_were_scored_and_the_family_as_its_cluster(
     assert (items["nats"] / items["bytes"] / math.log(2)).to_list() == pytest.approx([8.0] * 3)
 
 
-def test_every_model_is_given_the_same_piece_of_a_document() -> None:
-    seen: list[list[str]] = []
-
-    class Recording(EightBits):
-        def rolling(
-            self, texts: Sequence[str], max_tokens: int | None = None, progress: Callable[[float], None] | None = None
-        ) -> list[Likelihood]:
-            seen.append(list(texts))
-            return super().rolling(texts, max_tokens, progress)
-
-    chosen, _ = choose(documents(("code", "python", "p", 5)), task(streams=["code"]), per_group=10)
-    for part in ("beginning", "anywhere", "anywhere"):
-        score(Recording(), chosen, task(part=part))
-    assert seen[0] == [text[:64] for text in chosen["text"]]
+def test_every_model_is_given_the_same_piece_of_a_document(tmp_path: Path) -> None:
+    pool = documents(("code", "python", "p", 5))
+    seen = []
+    for number, part in enumerate(("beginning", "anywhere", "anywhere")):
+        backend = FunctionBackend()
+        score(tmp_path / str(number), backend, task(streams=["code"], part=part), pool)
+        seen.append(backend.asked)
+    texts = pool.sort("id")["text"].to_list()
+    assert seen[0] == [text[:64] for text in texts]
     assert seen[1] == seen[2] != seen[0]
-    assert all(piece in text for piece, text in zip(seen[1], chosen["text"], strict=True))
+    assert all(piece in text for piece, text in zip(seen[1], texts, strict=True))
 
 
-def test_a_model_that_diverged_is_an_error_and_not_a_score() -> None:
-    class Broken(EightBits):
-        def rolling(
-            self, texts: Sequence[str], max_tokens: int | None = None, progress: Callable[[float], None] | None = None
-        ) -> list[Likelihood]:
-            return [Likelihood(math.nan, 1, 1) for _ in texts]
-
-    chosen, _ = choose(documents(("code", "python", "p", 1)), task(streams=["code"]), per_group=10)
+def test_a_model_that_diverged_is_an_error_and_not_a_score(tmp_path: Path) -> None:
+    broken = FunctionBackend(cost=lambda context, text: math.nan)
     with pytest.raises(ValueError, match="document code-python-p-0: log-likelihood is nan"):
-        score(Broken(), chosen, task())
+        score(tmp_path, broken, task(streams=["code"]), documents(("code", "python", "p", 1)))
+
+
+def test_without_documents_the_task_says_what_it_needs(tmp_path: Path) -> None:
+    session = Session(FunctionBackend(), Records(tmp_path), EvalConfig())
+    with pytest.raises(ValueError, match="task heldout needs held-out documents"):
+        run(Task(task(), (), (), "fingerprint"), session)

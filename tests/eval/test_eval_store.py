@@ -4,22 +4,26 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from codesieve.eval.store import ITEMS, collect, read_items, write_items
+from codesieve.eval.store import ITEMS, collect, items_frame, read_items, write_items
 
 
 def items(nats: float = 1.5) -> pl.DataFrame:
-    rows = [
-        ("heldout", "b", "f", "code", "python", nats, 10, "scored", None, None),
-        ("heldout", "a", "f", "code", "python", nats, 10, "scored", None, None),
-        ("problems", "add", "add", "problems", "python", None, None, "passed", "return a", 3),
-    ]
-    return pl.DataFrame(rows, schema=ITEMS, orient="row")
+    scored = {"task": "heldout", "cluster": "f", "stream": "code", "language": "python", "nats": nats, "bytes": 10}
+    answer = {"task": "problems", "item": "add", "cluster": "add", "stream": "problems", "language": "python"}
+    return items_frame(
+        [
+            {**scored, "item": "b", "outcome": "scored"},
+            {**scored, "item": "a", "outcome": "scored"},
+            {**answer, "sample": 1, "score": 1.0, "outcome": "passed", "answer": "return a", "sandbox_level": 3},
+            {**answer, "score": 0.0, "outcome": "wrong", "answer": "return b", "sandbox_level": 3},
+        ]
+    )
 
 
 def test_items_come_back_as_they_went_in_whatever_the_row_order(tmp_path: Path) -> None:
     write_items(tmp_path / "one", items())
     write_items(tmp_path / "two", items()[::-1])
-    assert read_items(tmp_path / "one").sort("item").equals(items().sort("item"))
+    assert read_items(tmp_path / "one").equals(items().sort("task", "item", "sample"))
     assert (tmp_path / "one/items.parquet").read_bytes() == (tmp_path / "two/items.parquet").read_bytes()
 
 

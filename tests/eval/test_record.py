@@ -10,9 +10,10 @@ import polars as pl
 import pytest
 from codesieve.config import DecideConfig, EvalConfig
 from codesieve.eval.decisions.arms import Arm
+from codesieve.eval.decisions.markdown import render
 from codesieve.eval.decisions.record import Context, decide, rule, table, write_record
 from codesieve.eval.statistics import wilson
-from codesieve.eval.store import ITEMS
+from codesieve.eval.store import items_frame
 from codesieve.train.config import TrainConfig
 
 CONFIG = DecideConfig(baseline="everything", control="random-drop")
@@ -51,20 +52,24 @@ def items(effects: dict[str, dict[str, float]], seeds: int = 4, noise: float = 0
     groups = [("code", "python"), ("code", "c"), ("text", "markdown")]
     base = {(group, number): random.normal(3, 0.4) for _, group in groups for number in range(30)}
     by_seed = random.normal(0, 0.03, seeds)  # shared by all arms: what pairing takes away
-    rows = []
+    arms, rows = [], []
     for name, effect in effects.items():
         for seed in range(seeds):
             own = random.normal(0, noise)
             for stream, group in groups:
                 for number in range(30):
                     bits = base[group, number] + by_seed[seed] + own + random.normal(0, noise) + effect.get(group, 0.0)
-                    item = (f"{group}-{number}", f"family-{number}", stream, group)
-                    rows.append((name, seed, "heldout", *item, bits * 1000 * math.log(2), 1000, "scored", None, None))
+                    item = {"item": f"{group}-{number}", "cluster": f"family-{number}", "stream": stream}
+                    scored = {"nats": bits * 1000 * math.log(2), "bytes": 1000, "outcome": "scored"}
+                    arms.append((name, seed))
+                    rows.append({"task": "heldout", **item, "language": group, **scored})
             for number in range(12):
                 outcome = "passed" if number < 2 and name == "rules" else "wrong"
-                item = (f"p{number}", f"p{number}", "problems", "python")
-                rows.append((name, seed, "problems", *item, None, None, outcome, "return 1", 3))
-    return pl.DataFrame(rows, schema=["arm", "seed", *ITEMS], orient="row")
+                item = {"item": f"p{number}", "cluster": f"p{number}", "stream": "problems", "language": "python"}
+                judged = {"score": float(outcome == "passed"), "outcome": outcome, "answer": "return 1"}
+                arms.append((name, seed))
+                rows.append({"task": "problems", **item, **judged, "sandbox_level": 3, "judge": "apart"})
+    return pl.concat([pl.DataFrame(arms, schema=["arm", "seed"], orient="row"), items_frame(rows)], how="horizontal")
 
 
 def better(python: float, c: float | None = None, text: float = 0.0, drop: float = 0.0) -> dict[str, dict[str, float]]:
@@ -202,7 +207,7 @@ def test_the_page_and_the_table_show_the_numbers_of_the_record(tmp_path: Path) -
     for row, each in zip(table(record), record["arms"], strict=True):
         assert row["verdict"] == each["verdict"]["word"]
         assert row["against_baseline"] == (each["against_baseline"] or {}).get("difference")
-        assert f"| {row['arm']} | {row['keep_percent']:.1f} | {row['bits_per_byte']:.4f} |" in text
+        assert f"| {row['arm']} | {row['keep_percent']:.1f} | {row['mean']:.4f} |" in text
     estimate = entry(record, "rules")["against_baseline"]
     assert f"{estimate['difference']:+.4f} [{estimate['low']:+.4f}, {estimate['high']:+.4f}]" in text
     assert record["question"] in text
@@ -210,11 +215,23 @@ def test_the_page_and_the_table_show_the_numbers_of_the_record(tmp_path: Path) -
     assert text.index("**Adopt rules") < text.index("## Why") < text.index("## What would undo it")
 
 
+def test_the_share_of_wrong_answers_to_a_task_can_decide() -> None:
+    config = CONFIG.model_copy(update={"metric": "error_rate", "stream": "problems", "margin_fraction": 0.01})
+    record = decide(config, items(better(0.0)), ARMS, CONTEXT)
+    assert record["metric"]["unit"] == "share of wrong answers"
+    assert entry(record, "rules")["mean"] == pytest.approx(10 / 12)
+    assert entry(record, "everything")["mean"] == pytest.approx(1.0)
+    assert entry(record, "rules")["against_baseline"]["difference"] == pytest.approx(-2 / 12)
+    assert entry(record, "rules")["against_baseline"]["clusters"] == 12
+    assert {each["name"] for each in entry(record, "rules")["guardrails"]} == {"code", "text"}
+    assert "share of wrong answers" in render(record) and "the task problems" in record["rule"]["text"]
+
+
 def test_unknown_arms_streams_metrics_and_context_are_refused_with_the_nearest_name() -> None:
     found = items(better(-0.05))
     with pytest.raises(ValueError, match=r'no arm "rule" \(did you mean "rules"\?\)'):
         decide(CONFIG.model_copy(update={"arms": ("rule",)}), found, ARMS, CONTEXT)
-    with pytest.raises(ValueError, match=r'stream "cod" was scored \(did you mean "code"\?\)'):
+    with pytest.raises(ValueError, match=r'stream or task "cod" \(did you mean "code"\?\)'):
         decide(CONFIG.model_copy(update={"stream": "cod"}), found, ARMS, CONTEXT)
     with pytest.raises(ValueError, match=r'unknown metric "bits_per_bit" \(did you mean "bits_per_byte"\?\)'):
         decide(CONFIG.model_copy(update={"metric": "bits_per_bit"}), found, ARMS, CONTEXT)

@@ -1,99 +1,241 @@
-"""Task files: strict, fingerprinted, and loud about mistakes."""
+"""Task files: strict, fingerprinted by what they ask, and loud about mistakes."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
-from codesieve.eval.tasks import BitsPerByteTask, CodeTask, load_task, load_tasks
+import yaml
+from codesieve.eval.tasks.load import MissingData, Task, known_tasks, load_task, load_tasks, task_config
+from codesieve.eval.tasks.schema import ChoiceTask, GoldTask, HeldoutPairsTask, HeldoutTask
 from codesieve.strict import ConfigError
+from hypothesis import given
+from hypothesis import strategies as st
 
-PROBLEM = {
-    "name": "add",
-    "prompt": "def add(a, b):\n",
-    "entry_point": "add",
-    "tests": [{"args": [1, 2], "expected": 3}],
-    "reference": "    return a + b\n",
-    "difficulty": "easy",
+CHOICE: dict[str, Any] = {
+    "kind": "choice",
+    "name": "mine",
+    "data": {"files": ["mine.jsonl"]},
+    "layouts": [{"id": "{name}", "question": "{question}", "choices": "{choices}", "gold": "{gold}"}],
+    "prompt": "Q: {question}\nA:",
 }
+ROWS: list[dict[str, Any]] = [
+    {"name": "sky", "question": "Colour of the sky?", "choices": ["blue", "red"], "gold": 0},
+    {"name": "grass", "question": "Colour of grass?", "choices": ["blue", "green"], "gold": 1},
+]
 
 
-def code_task(folder: Path, *problems: object, extra: str = "") -> str:
-    path = folder / "mine.yaml"
-    path.write_text(f"kind: code\nname: mine\nproblems: mine.jsonl\n{extra}")
-    (folder / "mine.jsonl").write_text("".join(json.dumps(problem) + "\n" for problem in problems))
-    return str(path)
+def write(folder: Path, config: dict[str, Any], rows: list[dict[str, Any]] | None = None) -> str:
+    """The task's YAML, and its data beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "mine.yaml").write_text(yaml.safe_dump(config))
+    if rows is not None:
+        (folder / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(folder / "mine.yaml")
 
 
-def test_the_shipped_heldout_task_loads_by_name() -> None:
-    task = load_task("heldout")
-    assert isinstance(task.config, BitsPerByteTask)
-    assert task.config.streams == ("code", "text")
-    assert task.config.max_bytes is not None
+def load(folder: Path, rows: list[dict[str, Any]] = ROWS, **changes: Any) -> Task:
+    return load_task(write(folder, {**CHOICE, **changes}, rows))
 
 
-def test_problems_are_read_from_beside_the_task(tmp_path: Path) -> None:
-    task = load_task(code_task(tmp_path, PROBLEM))
-    assert isinstance(task.config, CodeTask)
-    assert [problem.name for problem in task.problems] == ["add"]
-    assert task.problems[0].reference == "    return a + b\n"
+def test_items_are_read_from_beside_the_task(tmp_path: Path) -> None:
+    task = load(tmp_path)
+    assert isinstance(task.config, ChoiceTask)
+    assert [item.id for item in task.items] == ["sky", "grass"]
+    assert task.items[1].fields == {"question": "Colour of grass?", "choices": ["blue", "green"], "gold": 1}
+    assert task.items[1].cluster == "grass"
+    assert task.facts["items"] == 2
 
 
-def test_the_fingerprint_covers_the_task_and_its_data(tmp_path: Path) -> None:
-    first = load_task(code_task(tmp_path, PROBLEM)).fingerprint
-    assert load_task(code_task(tmp_path, PROBLEM)).fingerprint == first
-    assert load_task(code_task(tmp_path, {**PROBLEM, "tests": []})).fingerprint != first
-    assert load_task(code_task(tmp_path, PROBLEM, extra="version: 2\n")).fingerprint != first
+def test_the_kind_of_likelihood_task_is_told_by_its_keys(tmp_path: Path) -> None:
+    assert isinstance(task_config("heldout"), HeldoutTask)
+    gold = {"kind": "bits_per_byte", "name": "g", "data": {"files": ["mine.jsonl"]}, "prompt": "", "continuation": "x"}
+    assert isinstance(task_config(write(tmp_path, gold)), GoldTask)
+    pairs = {"kind": "choice", "name": "p", "pairs": "heldout"}
+    assert isinstance(task_config(write(tmp_path, pairs)), HeldoutPairsTask)
+    assert load_task(write(tmp_path, pairs)).items == ()
+
+
+def test_the_fingerprint_covers_what_is_asked(tmp_path: Path) -> None:
+    first = load(tmp_path).fingerprint
+    assert load(tmp_path).fingerprint == first
+    assert load(tmp_path, version=2).fingerprint != first
+    assert load(tmp_path, prompt="{question}").fingerprint != first
+    assert load(tmp_path, ROWS[:1]).fingerprint != first
+    assert load(tmp_path, [ROWS[0], {**ROWS[1], "gold": 0}]).fingerprint != first
+    shown = {"count": 1, "rows": [{"name": "snow", "question": "Snow?", "choices": ["white", "-"], "gold": 0}]}
+    assert load(tmp_path, shots=shown).fingerprint != first
+
+
+def test_the_fingerprint_leaves_out_prose_place_and_order(tmp_path: Path) -> None:
+    first = load(tmp_path).fingerprint
+    assert load(tmp_path, ROWS[::-1]).fingerprint == first
+    assert load(tmp_path / "elsewhere", description="Colours.", license="MIT").fingerprint == first
+    renamed = [{"id" if key == "name" else key: value for key, value in row.items()} for row in ROWS]
+    layouts = [*CHOICE["layouts"], {**CHOICE["layouts"][0], "id": "{id}"}]
+    assert load(tmp_path, renamed, layouts=layouts).fingerprint == first
+
+
+def test_data_is_looked_for_in_the_folders_that_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "tasks", CHOICE)
+    with pytest.raises(
+        MissingData, match=r'task "mine": data not found: no file named mine.jsonl or mine.hub.jsonl in .*tasks'
+    ):
+        load_task(path)
+    write(tmp_path / "data" / "a" / "b", CHOICE, ROWS)
+    with pytest.raises(MissingData, match=r"in .*tasks, .*elsewhere"):
+        load_task(path, [_folder(tmp_path / "elsewhere")])
+    assert len(load_task(path, [tmp_path / "data"]).items) == 2
+
+
+def test_a_file_given_by_itself_may_have_any_name(tmp_path: Path) -> None:
+    path = write(tmp_path / "tasks", CHOICE)
+    rows = tmp_path / "other-name.jsonl"
+    rows.write_text(json.dumps(ROWS[0]))
+    assert len(load_task(path, [rows]).items) == 1
+
+
+def test_a_file_of_another_known_task_is_not_taken(tmp_path: Path) -> None:
+    path = write(tmp_path / "tasks", CHOICE)
+    (tmp_path / "boolq.jsonl").write_text(json.dumps(ROWS[0]))
+    with pytest.raises(MissingData):
+        load_task(path, [tmp_path / "boolq.jsonl"])
+
+
+def test_missing_data_says_its_licence_and_how_to_fetch_it(tmp_path: Path) -> None:
+    hub = {"files": ["mine.jsonl"], "hub": {"repository": "a/b", "split": "test"}}
+    path = write(tmp_path, {**CHOICE, "license": "CC-BY-4.0", "data": hub})
+    with pytest.raises(MissingData, match=r"licence: CC-BY-4.0; `codesieve eval fetch mine` downloads it"):
+        load_task(path)
 
 
 def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r'mine.yaml: unknown key "stopp" \(did you mean "stop"\?\)'):
-        load_task(code_task(tmp_path, PROBLEM, extra="stopp: []\n"))
-    with pytest.raises(ConfigError, match=r'mine.jsonl: line 2: unknown key "promt" \(did you mean "prompt"\?\)'):
-        load_task(code_task(tmp_path, PROBLEM, {**PROBLEM, "name": "b", "promt": ""}))
+    with pytest.raises(ConfigError, match=r'mine.yaml: unknown key "promt" \(did you mean "prompt"\?\)'):
+        load(tmp_path, promt="")
+    layouts = [{"gold": {"value": "{gold}", "indexin": [1]}}]
+    with pytest.raises(ConfigError, match=r'unknown key "layouts.0.gold.indexin" \(did you mean "index_in"\?\)'):
+        load(tmp_path, layouts=layouts)
 
 
 def test_an_unknown_kind_or_task_names_the_nearest_known_one(tmp_path: Path) -> None:
-    path = tmp_path / "x.yaml"
-    path.write_text("kind: bits_per_bite\nname: x\n")
-    with pytest.raises(ConfigError, match=r'unknown task kind "bits_per_bite" \(did you mean "bits_per_byte"\?\)'):
-        load_task(str(path))
-    with pytest.raises(ConfigError, match=r'unknown task "heldoud" \(did you mean "heldout"\?\)'):
-        load_task("heldoud")
+    with pytest.raises(ConfigError, match=r'unknown task kind "choise" \(did you mean "choice"\?\)'):
+        load(tmp_path, kind="choise")
+    with pytest.raises(ConfigError, match=r'unknown task "hellaswog" \(did you mean "hellaswag"\?\)'):
+        load_task("hellaswog")
+    with pytest.raises(ConfigError, match=r'unknown task "to-code-or-no" \(did you mean "to-code-or-not"\?\)'):
+        load_task("to-code-or-no")
+
+
+def test_a_wrong_field_in_a_template_is_told_before_a_model_is_loaded(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r'unknown field "questoin" \(did you mean "question"\?\)'):
+        load(tmp_path, prompt="{questoin}")
+    with pytest.raises(ConfigError, match="is no field; a brace itself is"):
+        load(tmp_path, prompt="{question} {")
 
 
 @pytest.mark.parametrize(
-    ("lines", "message"),
+    ("change", "message"),
     [
-        ("", "no problems"),
-        ("{", "line 1: not valid JSON"),
-        (json.dumps(PROBLEM) + "\n\n" + json.dumps(PROBLEM), 'line 3: a problem named "add" came before'),
-        (json.dumps({"name": "x"}), "line 1: prompt: Field required"),
+        ({"gold": 2}, r"line 2: field gold: the position of one of 2 choices is needed \(got 2\)"),
+        ({"gold": -1}, r"line 2: field gold: .*got -1"),
+        ({"gold": None}, r"line 2: field gold: .*got None"),
+        ({"gold": True}, r"line 2: field gold: .*got True"),
+        ({"gold": []}, r"line 2: field gold: .*got \[\]"),
+        ({"choices": ["blue"]}, r"line 2: field choices: a list of at least two is needed \(got \['blue'\]\)"),
+        ({"choices": "blue"}, r"line 2: field choices: a list of at least two"),
+        ({"choices": ["blue", " "]}, r"line 2: field choices: choice 1 is no text or empty \(got ' '\)"),
+        ({"choices": ["blue", 3]}, r"line 2: field choices: choice 1 is no text"),
+        ({"name": "sky"}, r'line 2: an item with the id "sky" came before: .*line 1'),
     ],
 )
-def test_a_wrong_problem_file_is_named_with_its_line(tmp_path: Path, lines: str, message: str) -> None:
-    path = code_task(tmp_path)
-    (tmp_path / "mine.jsonl").write_text(lines)
+def test_an_item_that_cannot_be_scored_is_named_with_its_line(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
-        load_task(path)
+        load(tmp_path, [ROWS[0], {**ROWS[1], **change}])
 
 
-def test_a_missing_problem_file_is_named(tmp_path: Path) -> None:
-    path = code_task(tmp_path)
-    (tmp_path / "mine.jsonl").unlink()
-    with pytest.raises(ConfigError, match=r"mine\.jsonl: No such file"):
-        load_task(path)
+def test_a_column_that_is_missing_later_is_named_with_its_line(tmp_path: Path) -> None:
+    row = {key: value for key, value in ROWS[1].items() if key != "question"} | {"qestion": "?"}
+    with pytest.raises(ConfigError, match=r'line 2: field question: unknown field "question" \(did you mean "qestion"'):
+        load(tmp_path, [ROWS[0], row])
+
+
+def test_columns_that_fit_no_layout_are_named_with_the_nearest(tmp_path: Path) -> None:
+    row = {**ROWS[0], "qestion": ROWS[0]["question"]}
+    del row["question"]
+    with pytest.raises(ConfigError, match=r'(?s)no layout .* fits; .*layout 1 misses "question" \(did you mean "qest'):
+        load(tmp_path, [row])
+
+
+def test_several_right_choices_are_a_list(tmp_path: Path) -> None:
+    assert load(tmp_path, [{**ROWS[0], "gold": [0, 1]}]).items[0].fields["gold"] == [0, 1]
+
+
+def test_more_items_than_were_published_are_another_split(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match='2 items, but the published data of task "mine" has 1; is it another split'):
+        load(tmp_path, data={"files": ["mine.jsonl"], "items": 1})
+
+
+def test_a_code_item_without_tests_is_refused(tmp_path: Path) -> None:
+    config = {"kind": "code", "name": "mine", "data": {"files": ["mine.jsonl"]}}
+    row = {"prompt": "def f():", "reference": " pass", "entry_point": "f", "tests": [{"args": [], "expected": None}]}
+    assert load_task(write(tmp_path, config, [row])).items[0].language == "python"
+    with pytest.raises(ConfigError, match=r"line 1: field tests: a list is needed, and not empty \(got \[\]\)"):
+        load_task(write(tmp_path, config, [{**row, "tests": []}]))
+    with pytest.raises(ConfigError, match=r'line 1: no field "entry_point" \(did you mean "entrypoint"'):
+        load_task(write(tmp_path, config, [{"entrypoint" if k == "entry_point" else k: v for k, v in row.items()}]))
+
+
+def test_answers_must_be_a_list_of_texts(tmp_path: Path) -> None:
+    config = {"kind": "generate_match", "name": "mine", "data": {"files": ["mine.jsonl"]}, "prompt": "{question}"}
+    for answers in ([], "blue", [3]):
+        with pytest.raises(ConfigError, match="line 1: field answers: a list of texts is needed"):
+            load_task(write(tmp_path, config, [{"question": "?", "answers": answers}]))
 
 
 def test_documents_of_any_length_are_not_allowed_to_decide(tmp_path: Path) -> None:
-    path = tmp_path / "x.yaml"
-    path.write_text("kind: bits_per_byte\nname: x\n")
     with pytest.raises(ConfigError, match="give max_bytes or max_tokens"):
-        load_task(str(path))
-    path.write_text("kind: bits_per_byte\nname: x\nmax_tokens: 64\npart: anywhere\n")
+        load_task(write(tmp_path, {"kind": "bits_per_byte", "name": "x"}))
+    config = {"kind": "bits_per_byte", "name": "x", "max_tokens": 64, "part": "anywhere"}
     with pytest.raises(ConfigError, match='part "anywhere" needs max_bytes'):
-        load_task(str(path))
+        load_task(write(tmp_path, config))
 
 
-def test_two_tasks_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_two_tasks_of_one_name_are_refused() -> None:
     with pytest.raises(ConfigError, match="twice: heldout"):
         load_tasks(["heldout", "heldout"])
+
+
+def test_known_tasks_are_the_files_and_named_like_them() -> None:
+    assert {"heldout", "humaneval", "piqa"} <= known_tasks().keys()
+    assert all(config.name == name for name, config in known_tasks().items())
+
+
+@given(st.integers(1, 6), st.integers(-8, 8))
+def test_a_gold_position_is_taken_exactly_if_it_is_in_range(count: int, gold: int) -> None:
+    from codesieve.eval.tasks.data import Row
+    from codesieve.eval.tasks.items import make_items
+
+    config = ChoiceTask.model_validate(CHOICE)
+    row = Row("here", {"name": "x", "question": "?", "choices": ["a"] * count, "gold": gold})
+    if count >= 2 and 0 <= gold < count:
+        assert make_items([row], config, config.data)[0].fields["gold"] == gold
+    else:
+        with pytest.raises(ConfigError):
+            make_items([row], config, config.data)
+
+
+def test_the_tasks_own_folder_is_searched_first_and_not_below(tmp_path: Path) -> None:
+    path = write(tmp_path / "tasks", CHOICE)
+    write(tmp_path / "tasks" / "below", CHOICE, ROWS[:1])
+    with pytest.raises(MissingData):
+        load_task(path)
+    write(tmp_path / "data", CHOICE, ROWS[:1])
+    write(tmp_path / "tasks", CHOICE, ROWS)
+    assert len(load_task(path, [tmp_path / "data"]).items) == 2
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir()
+    return path

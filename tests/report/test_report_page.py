@@ -142,7 +142,7 @@ def test_the_decision_is_the_record_to_the_digit(full: Path, full_page: Page) ->
     for row in table(record):
         cells = [text for text, _ in full_page.row("The arms of the decision filter", row["arm"])]
         assert cells[2] == f"{row['keep_percent']:.1f}"
-        assert cells[3] == f"{row['bits_per_byte']:.4f}"
+        assert cells[3] == f"{row['mean']:.4f}"
         assert row["verdict"] in cells[6]
         assert row["reason"] in full_page.text or row["verdict"] in {"baseline", "control"}
     for shown in set(DECIMAL.findall(markdown)):
@@ -229,7 +229,7 @@ def bare_page(full: Path, tmp_path_factory: pytest.TempPathFactory) -> Page:
     for arm in record["arms"]:
         for estimate in filter(None, (arm["against_baseline"], arm["against_control"])):
             estimate.update(difference=0.0, low=None, high=None)
-    record["margin"]["bits_per_byte"] = 0.0
+    record["margin"]["value"] = 0.0
     write_json(run / "decisions" / "filter.json", record)
     return Page(write_report(run).read_text(encoding="utf-8"))
 

@@ -1,0 +1,155 @@
+"""Answers compared by a judge model: the measured model's against another's, each pair in both orders.
+
+The judge sees two answers between boundaries that no answer can know, so that a candidate's "choose answer A" stays
+text. It answers by the likeliest of three words, or in writing that is parsed; what cannot be parsed is no verdict.
+Two orders that disagree are a tie: a judge that prefers a position prefers nobody.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from typing import Any, Literal
+
+import polars as pl
+
+from ...strict import ConfigError
+from ..backends.protocol import Backend, Continuation, Generation, Sampling
+from ..session import Session
+from ..store import items_frame
+from ..tasks.load import Item, Task
+from ..tasks.prompts import context, fill
+from ..tasks.schema import JudgeTask
+
+Verdict = Literal["first", "second", "tie"]
+VERDICTS: tuple[Verdict, Verdict, Verdict] = ("first", "second", "tie")
+SCORES = {"win": 1.0, "tie": 0.5, "loss": 0.0}
+
+
+def run(task: Task, session: Session) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """One item a prompt.
+
+    Raises:
+        ConfigError: if there is no judge, or an item has no answer to compare with.
+    """
+    config = task.config
+    assert isinstance(config, JudgeTask)
+    judge = judge_of(task, session)
+    items = session.chosen(task.items)
+    others = {item.id: _other(task, item, session.baseline) for item in items}
+    requests = [Generation(context(task, item), item.id) for item in items]
+    generated = session.generate(task, requests, _sampling(config, session))
+    own = {item.id: each.text for item, each in zip(items, generated, strict=True)}
+    found = verdicts(task, session, judge, items, own, others)
+    rows = []
+    for item, request in zip(items, requests, strict=True):
+        ours, theirs = own[item.id], others[item.id]
+        both = found[item.id]
+        outcome = result(*both)
+        detail = {"ab": both[0], "ba": both[1], "length": len(ours), "other_length": len(theirs), "other": theirs}
+        rows.append(
+            {
+                "task": task.name,
+                "item": item.id,
+                "cluster": item.cluster,
+                "stream": "judge",
+                "language": item.language,
+                "score": SCORES.get(outcome),
+                "outcome": outcome,
+                "prompt": request.prompt,
+                "answer": ours,
+                "detail": json.dumps(detail),
+            }
+        )
+    return items_frame(rows), {"judge": judge.identity, "judge_facts": dict(judge.facts)}
+
+
+def judge_of(task: Task, session: Session) -> Backend:
+    """The session's judge.
+
+    Raises:
+        ConfigError: if there is none.
+    """
+    if session.judge is None:
+        raise ConfigError(f'task "{task.name}" needs a judge: give one with --judge (a model folder or an endpoint)')
+    return session.judge
+
+
+def verdicts(
+    task: Task,
+    session: Session,
+    judge: Backend,
+    items: Sequence[Item],
+    ours: Mapping[str, str],
+    theirs: Mapping[str, str],
+) -> dict[str, tuple[Verdict | None, Verdict | None]]:
+    """Item id → the judge's choice with our answer first, and with theirs first; None: unparsable."""
+    config = task.config
+    assert isinstance(config, JudgeTask)
+    questions = []
+    for item in items:
+        for first, second in ((ours[item.id], theirs[item.id]), (theirs[item.id], ours[item.id])):
+            boundary = sha256(json.dumps([item.id, first, second]).encode()).hexdigest()[:16]
+            fields = {**item.fields, "first": first, "second": second, "boundary": boundary}
+            questions.append(fill(config.question, fields))
+    names = [f"{item.id}\0{order}" for item in items for order in ("ab", "ba")]
+    asked = _likeliest if config.verdict is None else _written
+    flat = asked(task, config, session, judge, questions, names)
+    return {item.id: (flat[2 * place], flat[2 * place + 1]) for place, item in enumerate(items)}
+
+
+def result(ours_first: Verdict | None, theirs_first: Verdict | None) -> str:
+    """`win`, `loss`, `tie` (or the two orders disagree), `unparsed` if either is."""
+    if ours_first is None or theirs_first is None:
+        return "unparsed"
+    if (ours_first, theirs_first) == ("first", "second"):
+        return "win"
+    if (ours_first, theirs_first) == ("second", "first"):
+        return "loss"
+    return "tie"
+
+
+def _likeliest(
+    task: Task, config: JudgeTask, session: Session, judge: Backend, questions: Sequence[str], names: Sequence[str]
+) -> list[Verdict | None]:
+    requests = [Continuation(question, answer) for question in questions for answer in config.answers]
+    keys = [f"{name}\0judge\0{number}" for name in names for number in range(3)]
+    scored = session.loglikelihood(task, requests, keys, judge)
+    nats = [each.nats for each in scored]
+    return [VERDICTS[min(range(3), key=nats[start : start + 3].__getitem__)] for start in range(0, len(nats), 3)]
+
+
+def _written(
+    task: Task, config: JudgeTask, session: Session, judge: Backend, questions: Sequence[str], names: Sequence[str]
+) -> list[Verdict | None]:
+    assert config.verdict is not None
+    requests = [Generation(question, f"{name}\0judge") for name, question in zip(names, questions, strict=True)]
+    found = session.generate(task, requests, Sampling(config.verdict_tokens), judge)
+    known = {answer.strip(): verdict for answer, verdict in zip(config.answers, VERDICTS, strict=True)}
+    hits = [re.findall(config.verdict, each.text) for each in found]
+    return [known.get(str(each[-1]).strip()) if each else None for each in hits]
+
+
+def _other(task: Task, item: Item, baseline: Mapping[str, str]) -> str:
+    if item.id in baseline:
+        return baseline[item.id]
+    if not baseline and "baseline" in item.fields:
+        return str(item.fields["baseline"])
+    raise ConfigError(
+        f'task "{task.name}": item {item.id} has no answer to compare with: give --against FOLDER (an evaluation of '
+        "another model on this task), or a field `baseline` in the data"
+    )
+
+
+def _sampling(config: JudgeTask, session: Session) -> Sampling:
+    settings = session.config
+    return Sampling(
+        config.max_new_tokens,
+        config.stop,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        top_k=settings.top_k,
+        seed=settings.seed,
+    )
