@@ -1,11 +1,12 @@
 """What runs inside the judge's process: test code, in whose eyes the candidate's functions are ordinary functions.
 
-Each examination is a child of its own, forked from a process that never saw another one's tests. A call of a function
-under test becomes the next answer of this process (`{"call", "args", "kwargs"}`), and what comes back is its value: a
-plain one, or an exception of the same built-in type. The end is `{"done", "detail"}` with passed, wrong, raised (by the
-candidate, in the last call), exception or memory, or `{"died": why}` if the child ended otherwise. All of these are
-text in the form of `values.py`, written by the child. What a call changes in its arguments does not come back: the
-candidate works on copies. Standard library only.
+`serve` takes the conversation over from the worker. The tests of each item run in a child of their own, forked from a
+process that never saw other tests; it judges one answer after the other, with a fresh namespace for each, until it is
+told to leave. A call of a function under test is the answer to the request that is out (`{"call", "args", "kwargs"}`),
+and the next request brings its value: a plain one, or an exception of the same built-in type. The end is
+`{"done", "detail"}` with passed, wrong, exception or memory. A child that dies takes this process with it, which its
+exit status explains. What a call changes in its arguments does not come back: the candidate works on copies. Standard
+library only.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from __future__ import annotations
 import builtins
 import marshal
 import os
+import random
 import resource
-import select
 import sys
 
 TYPE_CHECKING = False  # for type checkers; see supervise.py
@@ -26,11 +27,15 @@ else:
     import _signal as signal
 
 TESTS, SETUP = "<tests>", "<set-up>"
+DIED, OUT_OF_TIME, FLOOD = 3, 4, 5
+"""Exit statuses: the tests ended their process, used up their time, or called with arguments that are too large."""
+
+_LEFT = 6  # of a child that was told to
 
 _REQUESTS, _ANSWERS = 3, 4  # this process's own pipes, see worker.py
 _MOST_BYTES = 32 * 2**20
 _STEP_SECONDS = 30.0
-"""Wall time from an answer to the next question; CPU time is limited for the whole."""
+"""Wall time from a value to the next question; CPU time is limited for the whole."""
 
 
 class CandidateError(Exception):
@@ -41,11 +46,47 @@ class Unfit(BaseException):
     """The tests do something that cannot be done from another process."""
 
 
-class Examination:
-    """One run of the tests, in the child.
+class Conversation:
+    """Requests in, answers out: each answer carries the nonce of the request that is out.
 
     Args:
-        encode, decode: text of a value, and a value of a tree; see `values.py`.
+        encode: text of a value, see `values.py`.
+    """
+
+    def __init__(self, encode: Callable[[Any], str]) -> None:
+        self._encode = encode
+        self._nonce = ""
+
+    def receive(self) -> dict[str, Any] | None:
+        """The next request; None if nobody will ask any more."""
+        header = _exactly(8)
+        data = _exactly(int.from_bytes(header, "little")) if header else None
+        if data is None:
+            return None
+        request: dict[str, Any] = marshal.loads(data)
+        self._nonce = request["nonce"]
+        return request
+
+    def answer(self, value: Any) -> None:
+        """Answer the request that is out.
+
+        Raises:
+            ValueError: if `value` holds something that is not plain data.
+        """
+        data = f'{{"nonce":"{self._nonce}","value":{self._encode(value)}}}\n'.encode("ascii")
+        if len(data) > _MOST_BYTES:
+            os._exit(FLOOD)
+        while data:
+            data = data[os.write(_ANSWERS, data) :]
+
+
+class Examination:
+    """The tests of an item, in the child.
+
+    Args:
+        conversation: with the parent of this process's parent.
+        decode: a value of a tree, see `values.py`.
+        cpu_seconds: of the tests of one answer.
         setup: a program; "" for none.
         parts: sources, executed one after the other in the namespace that the set-up left.
         names: of the candidate's functions.
@@ -55,56 +96,66 @@ class Examination:
 
     def __init__(
         self,
-        encode: Callable[[Any], str],
+        conversation: Conversation,
         decode: Callable[[Any], Any],
+        cpu_seconds: int,
         setup: str,
         parts: list[str],
         names: list[str],
         modules: list[str],
         check: str,
     ) -> None:
-        self.encode, self.decode = encode, decode
+        self.conversation, self.decode, self.cpu_seconds = conversation, decode, cpu_seconds
         self.setup, self.parts, self.names, self.modules, self.check = setup, parts, names, modules, check
         self.raised: BaseException | None = None
+        self.compiled: list[Any] = []
 
-    def run(self, asked: int, answered: int) -> None:
-        """Write events to `asked`, read replies from `answered`."""
-        self.asked, self.answered = asked, answered
+    def run(self) -> None:
+        """Judge one answer: the request that is out is to begin."""
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        seconds = int(used.ru_utime + used.ru_stime) + 1 + self.cpu_seconds
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+        self.raised = None
+        random.seed(0)  # tests that draw their cases draw the same ones for every answer
         status, detail = "passed", ""
+        signal.setitimer(signal.ITIMER_REAL, _STEP_SECONDS)
         try:
             self.examine()
         except BaseException as error:  # SystemExit and KeyboardInterrupt of test code are no end of its own
             status, detail = self.verdict(error)
-        self.send({"done": status, "detail": detail})
-
-    def send(self, event: dict[str, Any]) -> None:
-        data = self.encode(event).encode("ascii")
-        _write(self.asked, data)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        self.conversation.answer({"done": status, "detail": detail})
 
     def examine(self) -> None:
         space: dict[str, Any] = {"__name__": "tests", "__builtins__": builtins}
         for name in self.modules:
             space[name] = __import__(name)
-        if self.setup:
-            exec(compile(self.setup, SETUP, "exec", dont_inherit=True), space)
+        if not self.compiled:
+            sources = [(self.setup, SETUP), *((part, f"{TESTS[:-1]} {n}>") for n, part in enumerate(self.parts))]
+            self.compiled = [compile(source, name, "exec", dont_inherit=True) for source, name in sources]
+        setup, *parts = self.compiled
+        exec(setup, space)
         space |= {name: self.stand_in(name) for name in self.names}
-        for number, part in enumerate(self.parts):
-            exec(compile(part, f"{TESTS[:-1]} {number}>", "exec", dont_inherit=True), space)
+        for part in parts:
+            exec(part, space)
         if self.check:
             space["check"](space[self.check])
 
     def stand_in(self, name: str) -> Callable[..., Any]:
         """A function that has the candidate's function of that name called."""
+        conversation = self.conversation
 
         def ask(*args: Any, **kwargs: Any) -> Any:
+            signal.setitimer(signal.ITIMER_REAL, 0)
             try:
-                self.send({"call": name, "args": list(args), "kwargs": kwargs})
+                conversation.answer({"call": name, "args": list(args), "kwargs": kwargs})
             except ValueError as error:  # NotPlain
                 raise Unfit(f"they pass {error}") from None
-            reply = _read(self.answered)
-            if reply is None:
-                os._exit(0)  # nobody wants to know any more
-            kind, *content = marshal.loads(reply)
+            request = conversation.receive()
+            if request is None or request["entry_point"] != "resume":
+                _leave(conversation, request)
+            signal.setitimer(signal.ITIMER_REAL, _STEP_SECONDS)
+            kind, *content = request["args"][0]
             if kind == "value":
                 return self.decode(content[0])
             self.raised = _exception(*content)
@@ -149,96 +200,49 @@ def _exception(name: str, message: str) -> BaseException:
     return CandidateError(f"{name}: {message}")
 
 
-_child: list[int] = []  # process id, events, replies
+def serve(encode: Callable[[Any], str], decode: Callable[[Any], Any]) -> NoReturn:
+    """Take over. Requests: `tests` (arguments of `Examination` from the third on), `resume`, `again`, `leave`."""
+    conversation = Conversation(encode)
+    while (request := conversation.receive()) is not None:
+        if request["entry_point"] != "tests":
+            conversation.answer(None)  # to leave, when there is no child
+            continue
+        child = os.fork()
+        if child == 0:
+            _examine(Examination(conversation, decode, *request["args"]))
+        status = os.waitpid(child, 0)[1]
+        if os.WIFSIGNALED(status):
+            os._exit(OUT_OF_TIME if os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGALRM) else DIED)
+        code = os.WEXITSTATUS(status)
+        if code != _LEFT:
+            os._exit(FLOOD if code == FLOOD else DIED)
+    os._exit(0)
 
 
-def start(cpu_seconds: int, *settings: Any) -> str:
-    """Begin an examination, whatever became of the last; to its first event.
-
-    Args:
-        cpu_seconds: of the tests.
-        settings: the arguments of `Examination`.
-    """
-    abandon()
-    asked_read, asked_write = os.pipe()
-    answered_read, answered_write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        for each in (_REQUESTS, _ANSWERS, asked_read, answered_write):
-            os.close(each)
-        _examine(cpu_seconds, settings, asked_write, answered_read)
-    os.close(asked_write)
-    os.close(answered_read)
-    _child[:] = [child, asked_read, answered_write]
-    return _event()
-
-
-def resume(reply: Any) -> str:
-    """Give the last call its answer, `["value", tree]` or `["error", type, message]`; on to the next event."""
-    try:
-        _write(_child[2], marshal.dumps(reply))
-    except BrokenPipeError:
-        return _event()  # the child has ended, which this says
-    return _event()
-
-
-def abandon() -> int:
-    """End the examination, if there is one; its wait status."""
-    if not _child:
-        return 0
-    child, *pipes = _child
-    _child.clear()
-    os.kill(child, signal.SIGKILL)  # which changes nothing for one that has ended
-    status = os.waitpid(child, 0)[1]
-    for each in pipes:
-        os.close(each)
-    return status
-
-
-def _examine(cpu_seconds: int, settings: tuple[Any, ...], asked: int, answered: int) -> NoReturn:
+def _examine(examination: Examination) -> NoReturn:
+    """In the child: one answer after the other."""
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         sys.setrecursionlimit(3000)
-        resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))
-        Examination(*settings).run(asked, answered)
+        while True:
+            examination.run()
+            request = examination.conversation.receive()
+            if request is None or request["entry_point"] != "again":
+                _leave(examination.conversation, request)
     finally:
-        os._exit(0)
+        os._exit(DIED)  # only `_leave` ends in order
 
 
-def _event() -> str:
-    asked = _child[1]
-    poll = select.poll()
-    poll.register(asked, select.POLLIN)
-    if not poll.poll(_STEP_SECONDS * 1000):
-        abandon()
-        return '{"died":"timeout"}'
-    data = _read(asked)
-    if data is not None:
-        return data.decode("ascii")
-    status = abandon()  # it has ended, or it wrote what is no message of ours
-    if status == signal.SIGXCPU:
-        return '{"died":"timeout"}'
-    return '{"died":"output_flood"}' if status == signal.SIGKILL else f'{{"died":"wait status {status}"}}'
+def _leave(conversation: Conversation, request: dict[str, Any] | None) -> NoReturn:
+    if request is not None:
+        conversation.answer(None)
+    os._exit(_LEFT)
 
 
-def _write(descriptor: int, data: bytes) -> None:
-    data = len(data).to_bytes(8, "little") + data
-    while data:
-        data = data[os.write(descriptor, data) :]
-
-
-def _read(descriptor: int) -> bytes | None:
-    """One message; None at the end, or if it is longer than any should be."""
-    header = _exactly(descriptor, 8)
-    size = int.from_bytes(header or b"", "little")
-    return _exactly(descriptor, size) if header and size <= _MOST_BYTES else None
-
-
-def _exactly(descriptor: int, size: int) -> bytes | None:
+def _exactly(size: int) -> bytes | None:
     parts = []
     while size:
-        part = os.read(descriptor, min(size, 1 << 20))
+        part = os.read(_REQUESTS, min(size, 1 << 20))
         if not part:
             return None
         parts.append(part)

@@ -3,7 +3,7 @@
 Both are contained, and neither sees the other: the judge gets plain values and the names of built-in exceptions, the
 candidate gets arguments one call at a time. What the candidate sends is handed on as text trees, never as objects of
 its own; equality is decided in the judge. A judge's process never becomes a candidate's, nor the other way round. It
-serves many trials, each in a child (`examiner.py`): 2 ms a trial, and about 0.3 ms a call.
+keeps the tests of an item for the next answer to it (`examiner.py`).
 """
 
 from __future__ import annotations
@@ -11,11 +11,9 @@ from __future__ import annotations
 import ast
 import builtins
 import contextlib
-import json
 import marshal
 import re
 import sys
-import threading
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
@@ -25,6 +23,7 @@ from typing import Any, Self
 
 from . import values
 from .endings import Ended, SandboxError
+from .examiner import FLOOD, OUT_OF_TIME
 from .limits import Limits
 from .process import Contained, Plan, contained
 from .trials import AssertTests, CheckTests
@@ -46,30 +45,32 @@ def boot(codes):
     values, examiner = ({"__name__": name} for name in ("values", "examiner"))
     exec(marshal.loads(codes[0]), values)
     exec(marshal.loads(codes[1]), examiner)
-    def start(cpu_seconds, *settings):
-        return examiner["start"](cpu_seconds, values["encode"], values["decode"], *settings)
-    globals().update(start=start, resume=examiner["resume"])
+    def serve():
+        examiner["serve"](values["encode"], values["decode"])
+    globals().update(serve=serve)
     gc.collect()
     gc.freeze()  # so that a collection in a child does not touch, and copy, all pages
 """
 _RAISED = re.compile(r"(\w+): (.*?)(?: \(line \d+\))?", re.DOTALL)
 
 
-class Examiners:
-    """Judges' processes, for use by several threads; to be closed, or used in a `with` statement."""
+_DRIVEN = {OUT_OF_TIME: "timeout", FLOOD: "output_flood"}
+"""Exit status of a judge's process → outcome, if answers had come before."""
 
-    def __init__(self, plan: Plan, ready: int = 0):
-        """`ready` of them are started now, the others when they are needed."""
-        # Each trial is a child, so that starting processes cannot be forbidden here. The tests are not the adversary.
+
+class Examiner:
+    """A judge's process, started when it is first needed; to be closed, or used in a `with` statement.
+
+    Not to be shared by threads: the process is set to end with the thread that started it.
+    """
+
+    def __init__(self, plan: Plan):
+        # The tests of an item are a child, so that starting processes cannot be forbidden: they are not the adversary.
         self._plan = replace(plan, no_processes=False)
-        self._lock = threading.Lock()
-        self._idle: list[_Examiner] = []
-        try:
-            for _ in range(ready):
-                self._idle.append(_Examiner(self._plan))
-        except BaseException:
-            self.close()
-            raise
+        self._stack = contextlib.ExitStack()
+        self._process: Contained | None = None
+        self._trials = 0
+        self._tests: CheckTests | AssertTests | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -80,11 +81,10 @@ class Examiners:
         self.close()
 
     def close(self) -> None:
-        """End those that are idle; those in use end with their trial."""
-        with self._lock:
-            idle, self._idle = self._idle, []
-        for each in idle:
-            each.close()
+        """End the process; the next examination starts another."""
+        self._process = self._tests = None
+        self._trials = 0
+        self._stack.close()
 
     def examine(self, tests: CheckTests | AssertTests, candidate: Contained) -> tuple[str, str]:
         """(status, detail): passed, wrong or exception, or what the candidate ended by. It must be loaded already.
@@ -93,77 +93,66 @@ class Examiners:
             SandboxError: if the judge's process fails, or the tests do before the candidate has answered anything.
                 Later, their limits are reached because of the answers: with those of the reference they were not.
         """
-        examiner = self._one()
-        try:
-            found = examiner.examine(tests, candidate)
-        except BaseException:
-            examiner.close()
-            raise
-        if examiner.trials >= MOST_TRIALS:
-            examiner.close()
-        else:
-            with self._lock:
-                self._idle.append(examiner)
-        return found
-
-    def _one(self) -> _Examiner:
-        while True:
-            with self._lock:
-                examiner = self._idle.pop() if self._idle else None
-            if examiner is None:
-                return _Examiner(self._plan)
-            if examiner.thread.is_alive():
-                return examiner
-            examiner.close()
-
-
-class _Examiner:
-    """One judge's process. It ends with the thread that started it: so it is set to end with us if we are killed."""
-
-    def __init__(self, plan: Plan):
-        self.thread = threading.current_thread()
-        self.trials = 0
-        self._stack = contextlib.ExitStack()
-        try:
-            self._process = self._stack.enter_context(contained(plan, _LIMITS))
-            self._process.ask({"module": "judge", "source": _BOOT})
-            self._process.ask({"entry_point": "boot", "args": [_codes()], "kwargs": {}})
-        except BaseException as error:
-            self._stack.close()
-            if isinstance(error, Ended):
-                raise SandboxError(f"the judge's process did not start: {error.detail}") from error
-            raise
-
-    def close(self) -> None:
-        self._stack.close()
-
-    def examine(self, tests: CheckTests | AssertTests, candidate: Contained) -> tuple[str, str]:
-        self.trials += 1
+        if self._trials >= MOST_TRIALS:
+            self.close()
+        process = self._process or self._started()
+        self._trials += 1
         answers = 0
         reply: list[Any] = []
         try:
-            event = self._ask("start", TESTS_CPU_SECONDS, *_settings(tests))
+            event = self._begin(process, tests)
             while "call" in event:
                 reply = _reply(candidate, event)
                 answers += 1
-                event = self._ask("resume", reply[:3])
+                event = _ask(process, "resume", reply[:3])
         except _CandidateEnded as ended:
+            self._leave(process)
             return ended.status, ended.detail
         except Ended as ended:
-            raise SandboxError(f"the judge's process failed: {ended.status}: {ended.detail}") from ended
-        if event.get("done") == "raised":
+            word = _DRIVEN.get(process.finish().end.code)
+            self.close()
+            if answers and word:
+                return word, "in the tests, driven there by its answers"
+            raise SandboxError(f"the tests ended without a verdict: {word or ended.detail}") from ended
+        except BaseException:
+            self.close()
+            raise
+        if event["done"] == "raised":
             return "exception", reply[3]
-        if "done" in event:
-            return str(event["done"]), str(event["detail"])
-        if answers and event["died"] in {"timeout", "output_flood"}:
-            return str(event["died"]), "in the tests, driven there by its answers"
-        raise SandboxError(f"the tests ended without a verdict: {event['died']}")
+        return str(event["done"]), str(event["detail"])
 
-    def _ask(self, entry_point: str, *args: Any) -> dict[str, Any]:
-        event: dict[str, Any] = json.loads(
-            self._process.ask({"entry_point": entry_point, "args": list(args), "kwargs": {}})
-        )
+    def _started(self) -> Contained:
+        try:
+            process = self._stack.enter_context(contained(self._plan, _LIMITS))
+            process.ask({"module": "judge", "source": _BOOT})
+            process.ask({"entry_point": "boot", "args": [_codes()], "kwargs": {}})
+            process.ask({"entry_point": "serve", "hands_over": True})
+        except BaseException as error:
+            self.close()
+            if isinstance(error, Ended):
+                raise SandboxError(f"the judge's process did not start: {error.detail}") from error
+            raise
+        self._process = process
+        return process
+
+    def _begin(self, process: Contained, tests: CheckTests | AssertTests) -> Any:
+        """To the first event; tests that are there already are kept."""
+        if tests == self._tests:
+            return _ask(process, "again")
+        if self._tests is not None:
+            self._leave(process)
+        event = _ask(process, "tests", TESTS_CPU_SECONDS, *_settings(tests))
+        self._tests = tests
         return event
+
+    def _leave(self, process: Contained) -> None:
+        """End the tests that are there, wherever they are."""
+        self._tests = None
+        _ask(process, "leave")
+
+
+def _ask(process: Contained, entry_point: str, *args: Any) -> Any:
+    return process.ask({"entry_point": entry_point, "args": list(args)})
 
 
 class _CandidateEnded(Exception):
@@ -175,7 +164,7 @@ class _CandidateEnded(Exception):
 
 
 def _reply(candidate: Contained, event: dict[str, Any]) -> list[Any]:
-    """The candidate's answer to a call, for `examiner.resume`; behind an error also its words with the line."""
+    """The candidate's answer to a call, as `resume` brings it; behind an error also its words with the line."""
     call = {
         "entry_point": event["call"],
         "args": values.decode(event["args"]),
@@ -191,7 +180,7 @@ def _reply(candidate: Contained, event: dict[str, Any]) -> list[Any]:
 
 
 def _settings(tests: CheckTests | AssertTests) -> list[Any]:
-    """The arguments of `examiner.Examination` after the first two."""
+    """The arguments of `examiner.Examination` from the fourth on."""
     if isinstance(tests, CheckTests):
         return [tests.setup, [tests.source], [tests.entry_point], [], tests.entry_point]
     functions, modules = free_names(tests)

@@ -39,6 +39,9 @@ def serve(answer_bytes: int) -> NoReturn:
             value = None
             if module is None:
                 module = _load(request)
+            elif "hands_over" in request:  # the judge's own process: from here on its code converses
+                _write_all(f'{{"nonce":"{nonce}","value":null}}\n'.encode("ascii"))
+                getattr(module, request["entry_point"])()
             else:
                 function = getattr(module, request["entry_point"])
                 value = function(*request["args"], **request["kwargs"])
