@@ -8,7 +8,7 @@ a data file changes nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
 import polars as pl
@@ -77,8 +77,15 @@ class Session:
     def generate(
         self, task: Task, requests: Sequence[Generation], sampling: Sampling, backend: Backend | None = None
     ) -> list[Generated]:
-        """Answers; a request's key and sample tell it apart."""
+        """Answers; a request's key and sample tell it apart.
+
+        At most half of the model's window is for the answer: a task for large models then asks a small one for shorter
+        answers, which `finish` tells.
+        """
         backend = backend or self.backend
+        window = backend.facts.get("context_tokens")
+        if window is not None and sampling.max_new_tokens > window // 2:
+            sampling = replace(sampling, max_new_tokens=max(1, window // 2))
         names = [f"{each.key}\0{each.sample:06d}" for each in requests]
         keys = [
             self._key(task, backend, "generate", name, [asdict(each), asdict(sampling)])

@@ -230,7 +230,8 @@ def _find(config: TaskConfig, data: DataConfig, path: Path, given: Sequence[Path
     except NotFound as error:
         what = "data" if is_main else "examples"
         license = f"; licence: {config.license}" if config.license else ""
-        how = f"; `codesieve eval fetch {config.name}` downloads it from the hub" if data.hub else ""
+        how = "; name the file or its folder with --data"
+        how += f", or download it with `codesieve eval fetch {config.name}`" if data.hub else ""
         raise MissingData(f'task "{config.name}": {what} not found: {error}{license}{how}') from error
 
 

@@ -114,6 +114,20 @@ def test_another_model_task_seed_sample_or_prompt_is_asked_anew(tmp_path: Path, 
     assert ask(**changed[change]) == 1
 
 
+def test_an_answer_gets_at_most_half_of_a_small_models_window(tmp_path: Path) -> None:
+    asked = []
+
+    class Small(CountingBackend):
+        def generate(self, requests, sampling, done=None, known=()):
+            asked.append(sampling.max_new_tokens)
+            return super().generate(requests, sampling, done, known)
+
+    session = session_of(tmp_path, Small(facts={"context_tokens": 100}))
+    for wanted in (512, 40):
+        session.generate(task_of(), [Generation("p", f"item {wanted}")], Sampling(wanted))
+    assert asked == [50, 40]
+
+
 def test_equal_programs_are_judged_once_and_a_known_outcome_never_again(tmp_path: Path) -> None:
     judged: list[int] = []
 
