@@ -1,7 +1,8 @@
 """From items to metrics: pure functions, so that another metric needs no model.
 
-Every metric of a proportion carries its Wilson interval; of several answers to an item, pass@k is the mean over items
-of the unbiased estimate. Chance is given where a task has one.
+Every share carries an interval: Wilson's where items stand on their own, a bootstrap over clusters where they do not.
+Of several answers to an item, pass@k is the mean over items of the unbiased estimate. Chance is given where there is
+one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import Any
 import polars as pl
 
 from .normalisation import NORMALISATIONS, choice_correct
-from .statistics import bits_per_byte, pass_at_k, wilson
+from .paired import single
+from .statistics import bits_per_byte, pass_at_k
 from .store import WHOLE_STREAMS
 from .winrate import win_rate
 
@@ -93,7 +95,12 @@ def _choice(items: pl.DataFrame, facts: Mapping[str, Any], pass_at: Sequence[int
 def _match(items: pl.DataFrame, facts: Mapping[str, Any], pass_at: Sequence[int]) -> Metrics:
     if facts.get("metric", "exact_match") == "exact_match":
         return _proportion("exact_match", items)
-    return {"f1": items["score"].mean(), "exact_match": items["score"].eq(1).mean(), "items": items.height}
+    return {
+        "f1": items["score"].mean(),
+        **_interval("f1", items),
+        "exact_match": items["score"].eq(1).mean(),
+        "items": items.height,
+    }
 
 
 def _execution(items: pl.DataFrame, facts: Mapping[str, Any], pass_at: Sequence[int]) -> Metrics:
@@ -101,11 +108,10 @@ def _execution(items: pl.DataFrame, facts: Mapping[str, Any], pass_at: Sequence[
     pairs = list(zip(counts["n"].to_list(), counts["score"].to_list(), strict=True))
     rates = {f"pass_at_{k}": sum(pass_at_k(n, c, k) for n, c in pairs) / len(pairs) for k in pass_at}
     rates.setdefault("pass_at_1", sum(c / n for n, c in pairs) / len(pairs))
-    interval = _wilson("pass_at_1", items) if items.height == len(pairs) else {}
     outcomes = items.group_by("outcome").len().sort("outcome")
     return {
         **rates,
-        **interval,
+        **_interval("pass_at_1", items),
         "passed": int(items["score"].eq(1).sum()),
         "problems": len(pairs),
         "samples": items.height,
@@ -128,12 +134,14 @@ def _judged(items: pl.DataFrame, facts: Mapping[str, Any], pass_at: Sequence[int
 
 
 def _proportion(name: str, items: pl.DataFrame) -> Metrics:
-    return {name: items["score"].mean(), **_wilson(name, items), "items": items.height}
+    return {name: items["score"].mean(), **_interval(name, items), "items": items.height}
 
 
-def _wilson(name: str, items: pl.DataFrame) -> Metrics:
-    low, high = wilson(int(items["score"].eq(1).sum()), items.height)
-    return {f"{name}_low": low, f"{name}_high": high}
+def _interval(name: str, items: pl.DataFrame) -> Metrics:
+    """Of the mean score of items; several answers to an item are one mean, items of a cluster are drawn together."""
+    means = items.group_by("item", "cluster", maintain_order=True).agg(pl.col("score").mean())
+    found = single(means["score"].to_numpy(), means["cluster"].to_list())
+    return {f"{name}_low": found.low, f"{name}_high": found.high}
 
 
 def _parts(items: pl.DataFrame, name: str) -> Metrics:
