@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import polars as pl
@@ -160,9 +160,14 @@ def _stream(scored: pl.DataFrame, name: str) -> pl.DataFrame:
 
 def _estimate(config: DecideConfig, items: pl.DataFrame, arm: str, other: str, count: int) -> Estimate:
     whole = items["stream"][0] in WHOLE_STREAMS
-    return paired_difference(
+    found = paired_difference(
         items, arm, other, confidence=config.confidence, comparisons=count, languages_equal=not whole
     )
+    if config.metric == "error_rate" and found.low is not None and found.low == found.high:
+        # 0 of 164 still allows 2 %: answers that are all alike say that the task is too hard or too easy, no more.
+        why = "no item was answered differently: the task is too hard or too easy for these models to show a difference"
+        return replace(found, low=None, high=None, problem=why)
+    return found
 
 
 def _guardrails(config: DecideConfig, scored: pl.DataFrame, arm: str) -> list[Guardrail]:

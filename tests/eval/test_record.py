@@ -227,6 +227,16 @@ def test_the_share_of_wrong_answers_to_a_task_can_decide() -> None:
     assert "share of wrong answers" in render(record) and "the task problems" in record["rule"]["text"]
 
 
+def test_a_task_that_no_arm_solves_decides_nothing() -> None:
+    config = CONFIG.model_copy(update={"metric": "error_rate", "stream": "problems", "margin_fraction": 0.02})
+    none_solved = items(better(0.0)).with_columns(score=pl.when(pl.col("score").is_not_null()).then(0.0))
+    record = decide(config, none_solved, ARMS, CONTEXT)
+    verdict = entry(record, "rules")["verdict"]
+    assert verdict["word"] == "undecided"
+    assert "too hard or too easy" in verdict["reason"]
+    assert "[no interval]" in render(record)
+
+
 def test_unknown_arms_streams_metrics_and_context_are_refused_with_the_nearest_name() -> None:
     found = items(better(-0.05))
     with pytest.raises(ValueError, match=r'no arm "rule" \(did you mean "rules"\?\)'):
