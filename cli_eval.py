@@ -96,12 +96,13 @@ def show_item(
     task: TaskName,
     item: Annotated[str, typer.Option(help="Number or id of the item.")] = "0",
     data: Data = None,
+    infill: Annotated[str, typer.Option(help="Prompt format of an infilling task, from configs/infill.yaml.")] = "psm",
     as_json: AsJson = False,
 ) -> None:
     """The exact text that a model sees for one item, what is right, and what is run."""
     from .commands_eval import shown
 
-    fields = shown(task, item, data or ())
+    fields = shown(task, item, data or (), infill)
     if as_json:
         show_fields(fields, True)
         return

@@ -128,12 +128,12 @@ def task_rows(data: Sequence[Path]) -> list[dict[str, Any]]:
     return rows + [{"task": name, "kind": "suite", "description": suite.description} for name, suite in suites if suite]
 
 
-def shown(task: str, item: str, data: Sequence[Path]) -> dict[str, Any]:
+def shown(task: str, item: str, data: Sequence[Path], infill: str = "psm") -> dict[str, Any]:
     """One item as a model sees it."""
     from .eval.tasks.load import load_task
     from .eval.tasks.show import show
 
-    return show(load_task(task, data_paths(data)), int(item) if item.isdecimal() else item)
+    return show(load_task(task, data_paths(data)), int(item) if item.isdecimal() else item, infill)
 
 
 def fetch_all(names: Sequence[str], out: Path) -> tuple[list[Path], list[str]]:

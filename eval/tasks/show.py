@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...strict import ConfigError, nearest
+from ..infilling import infill_prompt, resolve_format, stop_tokens_of
 from .items import Item
 from .load import Task
 from .prompts import context, continuation, gold, unconditional
@@ -37,8 +38,11 @@ def choose(task: Task, number_or_id: int | str) -> Item:
     )
 
 
-def show(task: Task, number_or_id: int | str = 0) -> dict[str, Any]:
+def show(task: Task, number_or_id: int | str = 0, infill: str = "psm") -> dict[str, Any]:
     """All that decides one item's score.
+
+    Args:
+        infill: format of the prompt of an infilling task, from `configs/infill.yaml`; a model's own may be another.
 
     Returns:
         `task`, `kind`, `item`, `cluster`, `language`, `prompt` and what the kind has: `continuations` and `right` of
@@ -68,7 +72,7 @@ def show(task: Task, number_or_id: int | str = 0) -> dict[str, Any]:
             "max_new_tokens": config.max_new_tokens,
         }
     if isinstance(config, CodeTask | InfillTask):
-        return found | _code(task, item, config)
+        return found | _code(task, item, config, infill)
     if isinstance(config, JudgeTask):
         answers = {"first": "⟨first answer⟩", "second": "⟨second answer⟩"}
         return found | {"question": fill(config.question, {**item.fields, **answers}), "verdicts": config.answers}
@@ -87,7 +91,7 @@ def _choice(task: Task, item: Item) -> dict[str, Any]:
     }
 
 
-def _code(task: Task, item: Item, config: CodeTask | InfillTask) -> dict[str, Any]:
+def _code(task: Task, item: Item, config: CodeTask | InfillTask, infill: str) -> dict[str, Any]:
     found = {
         "right": continuation(task, item),
         "stop": config.stop,
@@ -100,7 +104,10 @@ def _code(task: Task, item: Item, config: CodeTask | InfillTask) -> dict[str, An
         "judge": "weak" if item.id in config.tests.weak or config.tests.form == "program" else "apart",
     }
     if isinstance(config, InfillTask):
-        found["suffix"] = item.fields["suffix"]
+        chosen = resolve_format(infill, None)
+        parts = infill_prompt(chosen, item.fields["prefix"], item.fields["suffix"])
+        found["prompt"] = "".join(part if isinstance(part, str) else part.name for part in parts)
+        found |= {"format": chosen.name, "stop_tokens": stop_tokens_of(chosen), "suffix": item.fields["suffix"]}
     else:
         found["extract"] = config.extract
     return found

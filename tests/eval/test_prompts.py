@@ -120,8 +120,9 @@ def test_show_gives_every_choice_and_where_it_stands() -> None:
 
 def test_show_gives_a_hole_and_a_comparison() -> None:
     hole = item("h", prefix="a = ", suffix="\n", reference="1", tests="assert a", entry_point="f")
-    shown = show(task(InfillTask.model_validate({"kind": "infill", **BASE}), hole))
-    assert (shown["prompt"], shown["right"], shown["suffix"]) == ("a = ", "1", "\n")
+    shown = show(task(InfillTask.model_validate({"kind": "infill", **BASE}), hole), infill="codegen2")
+    assert (shown["right"], shown["suffix"], shown["stop_tokens"]) == ("1", "\n", ("<eom>",))
+    assert shown["prompt"] == "a = <mask_1>\n<|endoftext|><sep><mask_1>"
     judge = {"kind": "judge", "question": "{instruction}: {first} or {second}?", **BASE}
     asked = task(JudgeTask.model_validate(judge), item("j", instruction="Greet"))
     assert show(asked)["question"] == "Greet: ⟨first answer⟩ or ⟨second answer⟩?"
