@@ -223,6 +223,8 @@ def _notes(facts: Mapping[str, Any], found: Mapping[str, Any]) -> str:
         notes.append(f"sandbox level {found['sandbox_level']}")
     if found.get("judged_weakly"):
         notes.append(f"{found['judged_weakly']} judged weakly")
+    if facts.get("empty_rate"):
+        notes.append(f"an empty middle passes {facts['empty_rate']:.1%}")
     if facts.get("contexts_cut") or facts.get("prompts_cut"):
         notes.append(f"{facts.get('contexts_cut') or facts.get('prompts_cut')} prompts cut")
     if facts.get("verified") is False:
