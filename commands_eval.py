@@ -72,8 +72,8 @@ def measure(
     heldout = pl.read_parquet(documents) if documents else None
     baseline = {}
     if against is not None:
-        answers = read_items(against).filter((pl.col("sample") == 0) & pl.col("answer").is_not_null())
-        baseline = dict(answers.select("item", "answer").iter_rows())
+        answers = read_items(against).filter(pl.col("stream") == "judge")
+        baseline = {(task, item): answer for task, item, answer in answers.select("task", "item", "answer").iter_rows()}
     return evaluate(
         open_backend(model, config),
         heldout,

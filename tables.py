@@ -196,7 +196,7 @@ def show_scores(evaluation: Mapping[str, Any], title: str) -> None:
                     "task": task,
                     "": stream,
                     "metric": name,
-                    "score": f"{found[name]:.4f}",
+                    "score": _score(found[name]),
                     "95 %": "" if low is None else f"{low:.4f} to {high:.4f}",
                     "chance": "" if found.get("chance") is None else f"{found['chance']:.3f}",
                     "items": found.get("items") or found.get("problems") or found.get("documents"),
@@ -213,8 +213,15 @@ def show_scores(evaluation: Mapping[str, Any], title: str) -> None:
         show_table([*groups, *averages], False, title=suite["title"])
 
 
-HEADLINES = ("pass_at_1", "accuracy", "exact_match", "f1", "win_rate", "bits_per_byte")
+HEADLINES = ("pass_at_1", "accuracy", "exact_match", "f1", "win_rate", "bits_per_byte", "answered")
 """The first of these that a task has stands for it."""
+
+
+def _score(value: float | None) -> str:
+    """A share or bits per byte; a count as it is; void where too many verdicts could not be read."""
+    if value is None:
+        return "void"
+    return str(value) if isinstance(value, int) else f"{value:.4f}"
 
 
 def _notes(facts: Mapping[str, Any], found: Mapping[str, Any]) -> str:

@@ -75,7 +75,7 @@ def evaluate(
     progress: Progress | None = None,
     workers: int = 1,
     judge: Backend | None = None,
-    baseline: Mapping[str, str] | None = None,
+    baseline: Mapping[tuple[str, str], str] | None = None,
     threads: int = 1,
 ) -> dict[str, Any]:
     """Measure the model on all tasks of `config` and write to `output`; returns what `evaluation.json` holds.
@@ -88,7 +88,7 @@ def evaluate(
         progress: called with the fraction done.
         workers: processes that execute answers.
         judge: the model that compares answers.
-        baseline: item → answer of the model to compare with, for tasks that compare.
+        baseline: (task, item) → answer of the model to compare with, for tasks that compare.
         threads: of the model on a CPU; another number changes the last bits of the likelihoods.
 
     Raises:
@@ -172,7 +172,7 @@ def _check(task: Task, session: Session) -> None:
     if isinstance(task.config, InfillTask):
         resolve_format(session.config.infill, session.backend)
     if isinstance(task.config, JudgeTask):
-        pairwise.judge_of(task, session)
+        pairwise.check(task, session)
 
 
 def _add(tasks: dict[str, Task], task: Task) -> None:

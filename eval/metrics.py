@@ -123,6 +123,8 @@ def _execution(items: pl.DataFrame, facts: Mapping[str, Any], pass_at: Sequence[
 
 
 def _judged(items: pl.DataFrame, facts: Mapping[str, Any], pass_at: Sequence[int]) -> Metrics:
+    if items["detail"].null_count() == items.height:
+        return {"answered": items.height, "items": items.height}  # without a judge
     rows = []
     for item, text in items.select("item", "detail").iter_rows():
         detail = json.loads(text)

@@ -31,7 +31,7 @@ class Session:
         documents: held-out documents; None if there are none.
         workers: contained processes at a time.
         judge: the model that compares answers; None if no task needs one.
-        baseline: item id → answer, for tasks that compare two models' answers.
+        baseline: (task, item id) → answer, for tasks that compare two models' answers.
     """
 
     backend: Backend
@@ -40,7 +40,7 @@ class Session:
     documents: pl.DataFrame | None = None
     workers: int = 1
     judge: Backend | None = None
-    baseline: Mapping[str, str] = field(default_factory=dict)
+    baseline: Mapping[tuple[str, str], str] = field(default_factory=dict)
     _progress: Progress | None = None
     _shares: tuple[float, ...] = (1.0,)
     _asked: int = 0

@@ -2,7 +2,8 @@
 
 The judge sees two answers between boundaries that no answer can know, so that a candidate's "choose answer A" stays
 text. It answers by the likeliest of three words, or in writing that is parsed; what cannot be parsed is no verdict.
-Two orders that disagree are a tie: a judge that prefers a position prefers nobody.
+Two orders that disagree are a tie: a judge that prefers a position prefers nobody. Without a judge the answers alone
+are recorded, for another model to be compared with.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, Literal
 import polars as pl
 
 from ...strict import ConfigError
-from ..backends.protocol import Backend, Continuation, Generation, Sampling
+from ..backends.protocol import Backend, Continuation, Generation, Prompt, Sampling
 from ..session import Session
 from ..store import items_frame
 from ..tasks.load import Item, Task
@@ -32,49 +33,47 @@ def run(task: Task, session: Session) -> tuple[pl.DataFrame, dict[str, Any]]:
     """One item a prompt.
 
     Raises:
-        ConfigError: if there is no judge, or an item has no answer to compare with.
+        ConfigError: if there is a judge and nothing to compare with, or the other way round.
     """
     config = task.config
     assert isinstance(config, JudgeTask)
-    judge = judge_of(task, session)
+    check(task, session)
     items = session.chosen(task.items)
-    others = {item.id: _other(task, item, session.baseline) for item in items}
     requests = [Generation(context(task, item), item.id) for item in items]
+    pairs = list(zip(items, requests, strict=True))
     generated = session.generate(task, requests, _sampling(config, session))
     own = {item.id: each.text for item, each in zip(items, generated, strict=True)}
+    judge = session.judge
+    if judge is None:
+        return items_frame([_row(task, item, request.prompt, own[item.id]) for item, request in pairs]), {"judge": None}
+    others = {item.id: _other(task, item, session.baseline) for item in items}
     found = verdicts(task, session, judge, items, own, others)
     rows = []
-    for item, request in zip(items, requests, strict=True):
+    for item, request in pairs:
         ours, theirs = own[item.id], others[item.id]
         both = found[item.id]
         outcome = result(*both)
         detail = {"ab": both[0], "ba": both[1], "length": len(ours), "other_length": len(theirs), "other": theirs}
-        rows.append(
-            {
-                "task": task.name,
-                "item": item.id,
-                "cluster": item.cluster,
-                "stream": "judge",
-                "language": item.language,
-                "score": SCORES.get(outcome),
-                "outcome": outcome,
-                "prompt": request.prompt,
-                "answer": ours,
-                "detail": json.dumps(detail),
-            }
-        )
+        judged = {"score": SCORES.get(outcome), "outcome": outcome, "detail": json.dumps(detail)}
+        rows.append({**_row(task, item, request.prompt, ours), **judged})
     return items_frame(rows), {"judge": judge.identity, "judge_facts": dict(judge.facts)}
 
 
-def judge_of(task: Task, session: Session) -> Backend:
-    """The session's judge.
+def check(task: Task, session: Session) -> None:
+    """Say what is missing before a model is asked.
 
     Raises:
-        ConfigError: if there is none.
+        ConfigError: see `run`.
     """
+    known = {item for name, item in session.baseline if name == task.name}
     if session.judge is None:
-        raise ConfigError(f'task "{task.name}" needs a judge: give one with --judge (a model folder or an endpoint)')
-    return session.judge
+        if known:
+            raise ConfigError(
+                f'task "{task.name}" needs a judge: give one with --judge (a model folder or an endpoint)'
+            )
+        return
+    for item in session.chosen(task.items):
+        _other(task, item, session.baseline)
 
 
 def verdicts(
@@ -132,9 +131,23 @@ def _written(
     return [known.get(str(each[-1]).strip()) if each else None for each in hits]
 
 
-def _other(task: Task, item: Item, baseline: Mapping[str, str]) -> str:
-    if item.id in baseline:
-        return baseline[item.id]
+def _row(task: Task, item: Item, prompt: Prompt, answer: str) -> dict[str, Any]:
+    """An answer that nobody has compared yet."""
+    return {
+        "task": task.name,
+        "item": item.id,
+        "cluster": item.cluster,
+        "stream": "judge",
+        "language": item.language,
+        "outcome": "answered",
+        "prompt": prompt,
+        "answer": answer,
+    }
+
+
+def _other(task: Task, item: Item, baseline: Mapping[tuple[str, str], str]) -> str:
+    if (task.name, item.id) in baseline:
+        return baseline[task.name, item.id]
     if not baseline and "baseline" in item.fields:
         return str(item.fields["baseline"])
     raise ConfigError(

@@ -11,6 +11,7 @@ from codesieve.eval.records import Records
 from codesieve.eval.session import Session
 from codesieve.eval.tasks.load import Item, Task
 from codesieve.eval.tasks.schema import JudgeTask
+from codesieve.strict import ConfigError
 from evaluation_world import FunctionBackend
 
 QUESTION = "{instruction}\n[{boundary}]\n{first}\n[{boundary}]\n{second}\n[{boundary}]\nBetter:"
@@ -77,9 +78,23 @@ def test_written_verdicts_are_parsed_and_what_cannot_be_is_no_verdict(tmp_path: 
     assert found["is_void"] and found["win_rate"] is None and found["unparsable_share"] == 1
 
 
-def test_an_item_without_another_answer_and_a_task_without_a_judge_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="needs a judge"):
-        pairwise.run(task(), Session(FunctionBackend(), Records(tmp_path), EvalConfig()))
-    session = Session(FunctionBackend(), Records(tmp_path), EvalConfig(), judge=FunctionBackend(), baseline={"0": "x"})
-    with pytest.raises(ValueError, match="item 1 has no answer to compare with"):
+def test_without_a_judge_the_answers_are_kept_for_another_model(tmp_path: Path) -> None:
+    first = Session(FunctionBackend(answer=lambda prompt, sample: "short"), Records(tmp_path / "a"), EvalConfig())
+    bare = task(tuple(Item(str(n), str(n), "", {"instruction": f"say {n}"}) for n in range(3)))
+    items, facts = pairwise.run(bare, first)
+    assert items["outcome"].unique().to_list() == ["answered"] and facts == {"judge": None}
+    assert metrics(items, {"talk": facts})["talk"]["judge"] == {"answered": 3, "items": 3}
+    baseline = {(row["task"], row["item"]): row["answer"] for row in items.rows(named=True)}
+    judge = FunctionBackend(cost=prefers_longer, identity="judge")
+    model = FunctionBackend(answer=lambda prompt, sample: "much longer")
+    second = Session(model, Records(tmp_path / "b"), EvalConfig(), judge=judge, baseline=baseline)
+    assert pairwise.run(bare, second)[0]["outcome"].unique().to_list() == ["win"]
+
+
+def test_a_judge_without_another_answer_and_another_answer_without_a_judge_are_errors(tmp_path: Path) -> None:
+    known = {("talk", "0"): "x"}
+    with pytest.raises(ConfigError, match="needs a judge"):
+        pairwise.run(task(), Session(FunctionBackend(), Records(tmp_path), EvalConfig(), baseline=known))
+    session = Session(FunctionBackend(), Records(tmp_path), EvalConfig(), judge=FunctionBackend(), baseline=known)
+    with pytest.raises(ConfigError, match="item 1 has no answer to compare with"):
         pairwise.run(task(), session)

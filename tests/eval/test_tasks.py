@@ -105,7 +105,9 @@ def test_a_file_of_another_known_task_is_not_taken(tmp_path: Path) -> None:
 def test_missing_data_says_its_licence_and_how_to_fetch_it(tmp_path: Path) -> None:
     hub = {"files": ["mine.jsonl"], "hub": {"repository": "a/b", "split": "test"}}
     path = write(tmp_path, {**CHOICE, "license": "CC-BY-4.0", "data": hub})
-    with pytest.raises(MissingData, match=r"licence: CC-BY-4.0; .* --data, or download it with `codesieve eval fetch mine`"):
+    with pytest.raises(
+        MissingData, match=r"licence: CC-BY-4.0; .* --data, or download it with `codesieve eval fetch mine`"
+    ):
         load_task(path)
 
 
