@@ -47,14 +47,21 @@ class Records:
         return self._found.get(key)
 
     def put(self, keys: Sequence[str], values: Sequence[Mapping[str, Any]]) -> None:
-        """Write records; known keys are left as they are."""
+        """Write records; known keys are left as they are.
+
+        Raises:
+            OSError: that names the file, if the disk is full; what was recorded before stays.
+        """
         new = {key: dict(value) for key, value in zip(keys, values, strict=True) if key not in self._found}
         if not new:
             return
         lines = [json.dumps({"key": key, "value": value}, ensure_ascii=True) for key, value in new.items()]
         data = ("\n".join(lines) + "\n").encode("ascii")
-        while data:
-            data = data[self._file.write(data) or 0 :]
+        try:
+            while data:
+                data = data[self._file.write(data) or 0 :]
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
         self._found |= new
 
     def sync(self) -> None:

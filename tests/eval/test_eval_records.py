@@ -52,3 +52,15 @@ def test_a_damaged_file_is_named_with_the_line(tmp_path: Path) -> None:
     (tmp_path / RECORDS_FILE).write_text(json.dumps({"key": "a", "value": {}}) + "\nrubbish\n")
     with pytest.raises(ValueError, match=r"records\.jsonl: line 2 is no record"):
         Records(tmp_path)
+
+
+def test_a_full_disk_is_told_with_the_file_and_costs_no_earlier_record(tmp_path: Path) -> None:
+    with Records(tmp_path) as records:
+        records.put(["a"], [{"x": 1}])
+        own, records._file = records._file, open("/dev/full", "ab", buffering=0)  # noqa: PTH123, SIM115
+        with pytest.raises(OSError, match=r"No space left.*records\.jsonl"):
+            records.put(["b"], [{"x": 2}])
+        records._file.close()
+        records._file = own
+    with Records(tmp_path) as records:
+        assert (records.get("a"), records.get("b")) == ({"x": 1}, None)
