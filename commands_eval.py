@@ -69,7 +69,7 @@ def measure(
     from .eval.store import read_items
 
     gather(config)  # a wrong task is known before a model is loaded
-    heldout = pl.read_parquet(documents) if documents else None
+    heldout = _documents(documents) if documents else None
     baseline = {}
     if against is not None:
         answers = read_items(against).filter(pl.col("stream") == "judge")
@@ -85,6 +85,14 @@ def measure(
         baseline,
         threads=os.cpu_count() or 1,
     )
+
+
+def _documents(path: Path) -> pl.DataFrame:
+    try:
+        return pl.read_parquet(path)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        why = str(error).splitlines()[0]
+        raise ConfigError(f"--documents {path}: not a Parquet file that can be read: {why}") from error
 
 
 def measure_batching(model: str, config: EvalConfig) -> dict[str, Any]:

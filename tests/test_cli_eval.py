@@ -62,6 +62,7 @@ def test_every_command_has_help_with_an_example(command: str) -> None:
         (["{model}", "--tasks", "problems", "--samples", "3", "--temperature", "0"], "are the same answer"),
         (["{model}", "--tasks", "heldout"], "needs held-out documents"),
         (["{model}", "--tasks", "problems", "--data", "/nowhere"], "/nowhere: no such file"),
+        (["{model}", "--tasks", "heldout", "--documents", "{model}/config.json"], "config.json: not a Parquet file"),
         (["nothing-here"], "not a model folder"),
         (["http://localhost:1/v1#m"], "--out"),
         (["replay", "--task", "pairs", "--samples", "{model}/config.json"], "has no tests"),
