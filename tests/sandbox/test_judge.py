@@ -27,6 +27,17 @@ from hypothesis import strategies as st
 SHORT = Limits(cpu_seconds=0.5, wall_seconds=1.5)
 CHECK = "def check(candidate):\n    assert candidate(1) == 2\n    assert candidate(10) == 11, 'ten'\n"
 RIGHT = "def f(x):\n    return x + 1\n"
+# Right only if a test's own words stand in some frame; put together so that they do not stand in this source
+# or its constants. (The word `check` would be found in the path of a checkout that lies below such a folder.)
+READS_FRAMES = (
+    "import sys\n"
+    "def f(x):\n"
+    "    frame, seen = sys._getframe(), []\n"
+    "    while frame:\n"
+    "        seen += [repr(frame.f_locals), repr(frame.f_globals), repr(frame.f_code.co_consts)]\n"
+    "        frame = frame.f_back\n"
+    "    return x + 1 if 'candidate({})'.format(10) in ''.join(seen) else 0\n"
+)
 
 
 def outcomes(*trials, **settings):
@@ -61,12 +72,7 @@ ANSWERS = {
         "wrong",
         "failed: assert candidate(1) == 2",
     ),
-    "reads_frames": (
-        "import sys\ndef f(x):\n    frame, seen = sys._getframe(), ''\n    while frame:\n        seen += repr(frame.f_locals)\n"
-        "        frame = frame.f_back\n    return x + 1 if 'check' in seen or 'assert' in seen else 0\n",
-        "wrong",
-        "",
-    ),
+    "reads_frames": (READS_FRAMES, "wrong", "failed: assert candidate(1) == 2"),
     "patches_python": (
         "import builtins, atexit\nbuiltins.AssertionError = ValueError\nbuiltins.isinstance = lambda *_: True\n"
         "def f(x):\n    return x\n",
@@ -83,6 +89,12 @@ def test_every_outcome_of_a_check_is_told_apart():
         assert detail in outcome.detail, name
         assert outcome.judge == "apart"
         assert (outcome.level == 0) == (name == "empty")
+
+
+def test_reading_frames_finds_the_tests_only_where_they_share_a_process():
+    apart, weak = outcomes(checked(READS_FRAMES), checked(READS_FRAMES, weak=True))
+    assert (apart.status, apart.judge) == ("wrong", "apart")
+    assert (weak.status, weak.judge) == ("passed", "weak")  # why a weak verdict says so
 
 
 CHECKS = {
