@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -111,10 +112,13 @@ def annotate_here(source: Path, run: Path, model: Path, *, gates: bool = True) -
 
 
 def peak_bytes() -> int:
-    """The most resident memory of this process. `getrusage` would count what the parent had when it forked."""
+    """The most resident memory of this process or of a child that measured syntax, what they share included.
+
+    Of this process `getrusage` would count what its own parent had when it forked.
+    """
     found = re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
     assert found, "no VmHWM in /proc/self/status: this measures on Linux only"
-    return int(found.group(1)) * 1024
+    return max(int(found.group(1)), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) * 1024
 
 
 if __name__ == "__main__":

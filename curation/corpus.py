@@ -71,10 +71,11 @@ def select(frame: pl.LazyFrame, where: str) -> pl.LazyFrame:
 
 
 def predicate(where: str, columns: Iterable[str], place: str = "predicate") -> pl.Expr:
-    """A Polars SQL predicate as an expression that is never null.
+    """A Polars SQL predicate as an expression that has a value, never null, for every row.
 
     Raises:
-        ConfigError: if it does not parse or names an unknown column (with the nearest name).
+        ConfigError: if it does not parse, names an unknown column (with the nearest name), or is constant and no truth
+            value.
     """
     if trap := IS_TRUTH_VALUE.search(where):
         raise ConfigError(
@@ -90,7 +91,18 @@ def predicate(where: str, columns: Iterable[str], place: str = "predicate") -> p
     for column in used:
         if column not in known:
             raise ConfigError(f'{place}: {where}: unknown column "{column}"{nearest(column, known)}')
-    return expression.fill_null(False)
+    return expression.fill_null(False) if used else _constant(expression, f"{place}: {where}")
+
+
+def _constant(expression: pl.Expr, place: str) -> pl.Expr:
+    """`TRUE`, for every row: a literal is one value, which counts as one row in sums and fits no large frame."""
+    try:
+        value = pl.select(expression.fill_null(False)).item()
+    except pl.exceptions.PolarsError as error:
+        raise ConfigError(f"{place}: cannot be computed: {str(error).splitlines()[0]}") from error
+    if not isinstance(value, bool):
+        raise ConfigError(f"{place}: is always {value}, not true or false")
+    return pl.repeat(value, pl.len(), dtype=pl.Boolean)
 
 
 def write_layer(run: Path, name: str, frame: pl.DataFrame, footer: Mapping[str, str]) -> Path:

@@ -16,6 +16,9 @@ from ..strict import ConfigError, nearest
 
 STEP_ERRORS = "step_errors"
 
+Outcome = tuple[Sequence[Any] | None, str | None]
+"""Of one document: the values, or None, and what went wrong, or None."""
+
 
 class Step(Protocol):
     """Adds columns to a batch. `setup` runs once in the worker: parsers and models are loaded there, never pickled."""
@@ -64,20 +67,38 @@ def map_documents(
     It returns the values in the order of `provides`, or None for nulls without an error. If it raises, the values
     are null and `step_errors` (List(String)) gets "step: Type: message".
     """
-    rows: list[Sequence[Any] | None] = []
-    errors: list[str | None] = []
-    for values in zip(*(batch[column].to_list() for column in columns), strict=True):
-        try:
-            rows.append(function(*values))
-            errors.append(None)
-        except Exception as error:  # whatever one document does, the others are measured
-            rows.append(None)
-            errors.append(f"{step_name}: {type(error).__name__}: {error}"[:500])
+    return with_outcomes(batch, step_name, measured_here(function, documents(batch, columns)), provides)
+
+
+def documents(batch: pl.DataFrame, columns: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Those columns of each document."""
+    return list(zip(*(batch[column].to_list() for column in columns), strict=True))
+
+
+def measured_here(function: Callable[..., Sequence[Any] | None], documents: Sequence[Sequence[Any]]) -> list[Outcome]:
+    """`measured` for each document, one after the other."""
+    return [measured(function, *values) for values in documents]
+
+
+def measured(function: Callable[..., Sequence[Any] | None], *values: Any) -> Outcome:
+    """What a function says of one document; whatever it raises, the others are measured."""
+    try:
+        return function(*values), None
+    except Exception as error:
+        return None, f"{type(error).__name__}: {error}"
+
+
+def with_outcomes(
+    batch: pl.DataFrame, step_name: str, outcomes: Sequence[Outcome], provides: Mapping[str, pl.DataType]
+) -> pl.DataFrame:
+    """`batch` with the values of each document as columns, null where there are none, and the errors."""
     nothing = (None,) * len(provides)
-    by_column = zip(*(nothing if row is None else row for row in rows), strict=True) if rows else [()] * len(provides)
+    rows = [nothing if values is None else values for values, _ in outcomes]
+    by_column = zip(*rows, strict=True) if rows else [()] * len(provides)
     added = [
         pl.Series(name, values, dtype=dtype) for (name, dtype), values in zip(provides.items(), by_column, strict=True)
     ]
+    errors = [None if error is None else f"{step_name}: {error}"[:500] for _, error in outcomes]
     return with_errors(batch.with_columns(added), errors)
 
 

@@ -1,9 +1,10 @@
-"""Rules: sets of named predicates (`ruleset`), checked before they run (`check`), applied and compared on runs.
+"""Rules: sets of named predicates (`ruleset`), found and checked (`load`) before they run, applied and compared.
 
-A predicate is read as a tree (`sql`, `tree`), its types (`dtypes`) and what its columns can hold (`ranges`) are looked
-at, and whether it can ever be true is worked out (`reason`). `layers` applies a set to a run, `compare` two of them.
+`check` reads a predicate as a tree (`sql`, `tree`), looks at its types (`dtypes`) and at what its columns can hold
+(`ranges`), and works out whether it can ever be true (`reason`). `layers` applies a set to a run, `compare` two.
 """
 
-from .ruleset import LANGUAGE, Rule, RuleSet, RulesStep, explain, fires, load_rules, read_rules, rule_sets
+from .load import load_rules, read_rules, rule_sets
+from .ruleset import LANGUAGE, Rule, RuleSet, RulesStep, explain, fires
 
 __all__ = ["LANGUAGE", "Rule", "RuleSet", "RulesStep", "explain", "fires", "load_rules", "read_rules", "rule_sets"]

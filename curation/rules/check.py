@@ -15,7 +15,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -27,13 +26,9 @@ from ..signals.signal import Signal
 from .dtypes import problems_of_types
 from .ranges import Domain, domain_of
 from .reason import Box, can_be
+from .ruleset import LANGUAGE, Rule, RuleSet
 from .sql import parse_predicate
 from .tree import Column, Compare, In, Literal, Node, atoms, columns, text_of
-
-if TYPE_CHECKING:
-    from .ruleset import Rule, RuleSet
-
-LANGUAGE = "language"
 
 FUNCTIONS = re.compile(
     "abs|ceil|ceiling|char_length|coalesce|concat|ends_with|floor|greatest|initcap|least|left|length|lower|ltrim|nullif"

@@ -18,7 +18,8 @@ from ...strict import ConfigError
 from ..layers import stage_layer
 from ..shards import column_names, shard_paths
 from ..stage import read_plan
-from .ruleset import RuleSet, RulesStep, load_rules
+from .load import load_rules
+from .ruleset import RuleSet, RulesStep
 
 OWN = "rules"
 

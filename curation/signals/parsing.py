@@ -3,8 +3,10 @@
 tree-sitter is near linear on real files, but quadratic in time and memory on hostile ones: 11 kB of `<!--<!--` keep
 its Python grammar busy for 10 s, 20 kB of `a<a<a<` its Java grammar for 6 s and 1.3 GB, and a query over an ERROR node
 with n bare tokens takes n² steps. So a parse has a budget of CPU time (0.7 s was the most for 1 MB of real code), and
-`Errors.widest` tells when a query must not run. The source is handed over as a view: the callbacks cost nothing that
-can be measured, and the trees are the same. (The binding's progress callback for queries crashes the process.)
+`Errors.widest` tells when a query must not run. What no budget stops is the recovery at a text's end, in which
+tree-sitter asks nobody: for that the whole measurement is contained (`apart`). The source is handed over as a view: the
+callbacks cost nothing that can be measured, and the trees are the same. (The binding's progress callback for queries
+crashes the process.)
 
 ERROR nodes are found by descending only into nodes that contain one, which costs nothing in clean documents.
 """

@@ -7,14 +7,15 @@ error is not a verdict: 43 % of real C files hold ERROR nodes because of macros,
 Nodes are captured, counted and dropped; none is visited in Python. Their byte ranges go to three kernels: one for what
 follows from ranges alone, one that reads the code between comments and strings (identifiers are not captured, which
 would cost as much as all other captures together, but are its words less the grammar's keywords), one that reads the
-comments and strings. Price over a bare parse: the query 0.30 to 0.40 (0.23 for the walk alone, whatever it
-captures), the rest 0.13 to 0.18.
+comments and strings. A child process does it (`apart`), since no parser can be trusted with every text. Price over a
+bare parse: the query 0.30 to 0.40 (0.23 for the walk alone, whatever it captures), the rest 0.13 to 0.18.
 """
 
 from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -24,8 +25,9 @@ from numpy.typing import NDArray
 from tree_sitter import Node
 
 from ...strict import ConfigError, nearest
+from ..apart import Apart
 from ..languages import languages
-from ..steps import map_documents
+from ..steps import documents, with_outcomes
 from .grammars import DOCSTRINGS, Grammar, grammar, syntax_file
 from .parsing import find_errors, parse
 from .signal import Signal, dtypes
@@ -41,6 +43,8 @@ can only be compared at one length, and the price is bounded. Half of all files 
 def _syntax(name: str, dtype: pl.DataType, unit: str, values: str, meaning: str, source: str = "own") -> Signal:
     return Signal(name, dtype, unit, values, meaning, source, "syntax")
 
+
+Row = tuple[int | float | str | None, ...]
 
 _COUNT, _SHARE = pl.UInt32(), pl.Float64()
 
@@ -207,10 +211,10 @@ class SyntaxSignals:
         for language in unparsed:
             if language not in languages():
                 raise ConfigError(f'unparsed_languages: unknown language "{language}"{nearest(language, languages())}')
-        self.unparsed = frozenset(unparsed)
+        self._measure = Apart(partial(_row, frozenset(unparsed)))
 
     def setup(self) -> None:
-        """Load the table and the kernels; grammars load when the first document needs them."""
+        """Load the table and the kernels, which the child then has; grammars load when a document needs them."""
         from .kernels import code, comments, spans  # noqa: F401
 
         syntax_file()
@@ -218,13 +222,17 @@ class SyntaxSignals:
     def __call__(self, batch: pl.DataFrame) -> pl.DataFrame:
         """`batch` with the syntax columns."""
         as_bytes = batch.with_columns(pl.col("text").cast(pl.Binary))
-        measured = map_documents(as_bytes, self.name, self._row, self.requires, self.provides)
-        return measured.with_columns(batch["text"])
+        # A document that is not parsed need not be sent.
+        text = pl.when(pl.col("gate").is_null()).then("text")
+        outcomes = self._measure(documents(as_bytes.with_columns(text), self.requires))
+        return with_outcomes(batch, self.name, outcomes, self.provides)
 
-    def _row(self, source: bytes, path: str, language: str, gate: str | None) -> Sequence[Any] | None:
-        is_parsed = gate is None and language not in self.unparsed
-        measured = measure_syntax(source, path, language) if is_parsed else None
-        return None if measured is None else tuple(measured.get(signal.name) for signal in SYNTAX_SIGNALS)
+
+def _row(unparsed: frozenset[str], source: bytes | None, path: str, language: str, gate: str | None) -> Row | None:
+    if source is None or gate is not None or language in unparsed:
+        return None
+    measured = measure_syntax(source, path, language)
+    return None if measured is None else tuple(measured.get(signal.name) for signal in SYNTAX_SIGNALS)
 
 
 def measure_syntax(source: bytes, path: str, language: str) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from codesieve.curation import apart
 from codesieve.curation.signals import syntax
 from codesieve.curation.signals.grammars import grammar, syntax_file
 from codesieve.curation.signals.parsing import find_errors, parse
@@ -15,6 +16,7 @@ from codesieve.strict import ConfigError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+GATE = {"gate": pl.String()}
 LANGUAGES = sorted(syntax_file().languages)
 
 
@@ -61,21 +63,41 @@ def test_a_wide_error_is_measured_but_not_queried() -> None:
 def test_a_parse_that_does_not_end_is_stopped_and_the_parser_goes_on() -> None:
     java = grammar("java")
     assert java is not None
-    with pytest.raises(TimeoutError, match=r"stopped after 0\.2 s"):
-        parse(java.parser, b"a<" * 100_000, max_seconds=0.2)
+    # Stopped while it reads: behind the text's end, which a fast machine reaches soon, nothing could stop it.
+    with pytest.raises(TimeoutError, match=r"stopped after 0\.001 s"):
+        parse(java.parser, b"a<" * 100_000, max_seconds=0.001)
     tree = parse(java.parser, b"class A {}\n")
     assert (tree.root_node.type, tree.root_node.has_error) == ("program", False)
 
 
 def test_a_stopped_parse_costs_only_its_document(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(syntax, "parse", lambda parser, source: parse(parser, source, max_seconds=0.2))
-    texts = ["class A {}\n", "a<" * 100_000, "class B {}\n"]
-    batch = pl.DataFrame({"text": texts, "path": ["A.java"] * 3, "language": ["java"] * 3})
-    result = SyntaxSignals()(batch.with_columns(gate=pl.lit(None, dtype=pl.String)))
+    slow = b"a<" * 100_000
+    monkeypatch.setattr(
+        syntax, "parse", lambda parser, source: parse(parser, source, max_seconds=0.001 if source == slow else 5)
+    )
+    result = measured_batch("java", ["class A {}\n", slow.decode(), "class B {}\n"])
     assert result["class_count"].to_list() == [1, None, 1]
     assert [len(errors) for errors in result["step_errors"]] == [0, 1, 0]
     assert result["step_errors"][1][0].startswith("syntax: TimeoutError: parse stopped")
+
+
+@pytest.mark.parametrize(("language", "text"), [("java", "a<" * 20_000), ("c", "a=>" * 5_000)])
+def test_a_text_that_takes_all_memory_costs_only_itself(
+    language: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recovery at the end of a text takes memory with the square of what is open there, and cannot be stopped."""
+    monkeypatch.setattr(apart, "MEMORY_BYTES", 300_000_000)
+    result = measured_batch(language, ["class A {};\n", text, "class B {};\n"])
+    assert [len(errors) for errors in result["step_errors"]] == [0, 1, 0]
+    assert "syntax: ChildProcessError: the process that measured it crashed" in result["step_errors"][1][0]
+    assert result["node_count"].is_null().to_list() == [False, True, False]
+
+
+def measured_batch(language: str, texts: list[str]) -> pl.DataFrame:
+    batch = pl.DataFrame({"text": texts, "path": "a", "language": language, "gate": None}, schema_overrides=GATE)
+    result = SyntaxSignals()(batch)
     assert result["text"].to_list() == texts
+    return result
 
 
 def test_a_language_can_be_left_unparsed() -> None:
