@@ -19,7 +19,7 @@ from .curation.split import HELDOUT
 from .curation.stage import plan_fingerprint
 from .display import Display
 from .files import mark_of, read_json, replacing, write_json
-from .pretraining import fraction_of, natural_weights, predicate_columns, stream_batches, tokenizer_for
+from .pretraining import fraction_of, predicate_columns, stream_batches, tokenizer_for
 from .provenance import versions
 from .strict import ConfigError, fingerprint
 
@@ -43,13 +43,12 @@ def train_and_evaluate(config: RunConfig, folder: Path, display: Display, worker
     tokenizer = tokenizer_for(config.train, used, tokenizer_folder, marks, display)
     with display.stage("tokenize", f"vocabulary of {tokenizer.get_vocab_size():,}") as progress:
         columns = predicate_columns([config.train_of(selection) for selection, _ in arms], used)
-        total = int(used.select(pl.col("size_bytes").sum()).collect().item() or 0)
         build_store(
             stream_batches(used, columns=columns),
             tokenizer,
             store,
             fingerprint(marks, mark_of(tokenizer_folder), columns),
-            fraction_of(total, progress),
+            fraction_of(lambda: used.select(pl.col("size_bytes").sum()).collect().item() or 0, progress),
         )
     heldout = folder / "evals" / "heldout.parquet"
     documents = heldout_documents(frame, config.eval.heldout_where)
@@ -72,7 +71,7 @@ def train_and_evaluate(config: RunConfig, folder: Path, display: Display, worker
                 store=store,
                 tokenizer=tokenizer_folder,
                 documents=path,
-                weights=selection.weights or natural_weights(frame, chosen),
+                weights=selection.weights,
                 heldout=heldout,
                 model=folder / "models" / selection.name / str(seed),
                 evaluation=folder / "evals" / f"{selection.name}-{seed}",

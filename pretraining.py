@@ -8,7 +8,7 @@ torchrun all processes come through here, and the first of them makes the tokeni
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,9 @@ import xxhash
 from .config import TrainJobConfig
 from .curation.corpus import predicate, select
 from .curation.shards import shard_paths
+from .differences import changes
 from .display import Display
-from .files import mark_of, write_mark
+from .files import mark_of, read_json, write_json, write_mark
 from .processes import stop_requested
 from .strict import ConfigError, fingerprint, nearest
 from .train.config import TrainConfig
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 SHOWN = ("tokens", "steps", "unique_documents", "final_loss", "parameters", "tokens_per_second", "wall_seconds")
 SCORE = "quality_percentile"
+DATA = "data.json"
+"""What the tokenizer and the token store in a folder were made from."""
+
 FOOTER_BYTES = 1 << 16
 
 
@@ -44,30 +48,26 @@ def train_job(job: TrainJobConfig, display: Display) -> list[dict[str, Any]]:
     from .report.loss_plot import plot_losses
     from .train.distributed import joined
     from .train.loop import train
-    from .train.tokens import TokenStore, build_store
+    from .train.tokens import TokenStore
 
     corpora = (job.corpus,) if isinstance(job.corpus, str) else job.corpus
     frame = select(_corpus(corpora, job.streams), job.where)
+    columns = predicate_columns([job.train], frame)
     out = Path(job.out)
     with joined() as world:
-        tokenizer_folder = out / "tokenizer"
-        mark = fingerprint(_files(corpora), job.where, job.streams, job.train.vocab_size)
         if world.is_first:
+            made_of = {
+                "shards": fingerprint(_files(corpora)),
+                "where": job.where,
+                "streams": job.streams,
+                "columns": columns,
+                "tokenizer": _tokenizer_mark(job.train),
+            }
             with _naming_damage(corpora):
-                tokenizer = tokenizer_for(job.train, frame, tokenizer_folder, mark, display)
-                with display.stage("tokenize", f"vocabulary of {tokenizer.get_vocab_size():,}") as progress:
-                    total = int(frame.select(pl.col("text").str.len_bytes().sum()).collect().item() or 0)
-                    columns = predicate_columns([job.train], frame)
-                    build_store(
-                        stream_batches(frame, job.streams, columns),
-                        tokenizer,
-                        out / "tokens",
-                        fingerprint(mark, mark_of(tokenizer_folder), columns),
-                        fraction_of(total, progress),
-                    )
+                _make_data(job, frame, made_of, display)
         world.wait()
         store = TokenStore.open(out / "tokens")
-        weights = job.weights or natural_weights(frame, pl.lit(True), job.streams)
+        tokenizer_folder = out / "tokenizer"
         validation = _validation(job) if job.train.validate_tokens else None
         results = []
         with stop_requested() as stop:
@@ -78,7 +78,7 @@ def train_job(job: TrainJobConfig, display: Display) -> list[dict[str, Any]]:
                         job.train,
                         store,
                         np.arange(store.documents.height),
-                        weights,
+                        job.weights,
                         seed,
                         tokenizer_folder,
                         model,
@@ -92,6 +92,36 @@ def train_job(job: TrainJobConfig, display: Display) -> list[dict[str, Any]]:
     return results
 
 
+def _make_data(job: TrainJobConfig, frame: pl.LazyFrame, made_of: Mapping[str, Any], display: Display) -> None:
+    """`tokenizer` and `tokens` in `job.out`, unless they are there.
+
+    Raises:
+        ConfigError: if there are models of other data; nothing is touched then.
+    """
+    from .train.tokens import build_store
+
+    out = Path(job.out)
+    path, tokenizer_folder = out / DATA, out / "tokenizer"
+    before = read_json(path) if path.is_file() else made_of
+    if before != made_of and any((out / "models").glob("*/*")):
+        different = "\n  ".join(changes(before, made_of))
+        raise ConfigError(
+            f"{out}: its models were trained on other data; choose another folder or remove this one. What differs:\n"
+            f"  {different}"
+        )
+    write_json(path, dict(made_of))
+    mark = fingerprint(made_of)
+    tokenizer = tokenizer_for(job.train, frame, tokenizer_folder, mark, display)
+    with display.stage("tokenize", f"vocabulary of {tokenizer.get_vocab_size():,}") as progress:
+        build_store(
+            stream_batches(frame, job.streams, made_of["columns"]),
+            tokenizer,
+            out / "tokens",
+            fingerprint(mark, mark_of(tokenizer_folder)),
+            fraction_of(lambda: _text_bytes(frame), progress),
+        )
+
+
 def tokenizer_for(config: TrainConfig, frame: pl.LazyFrame, folder: Path, mark: str, display: Display) -> Tokenizer:
     """The tokenizer of `config` in `folder`: one that is given, or one trained on the texts of `frame`.
 
@@ -100,10 +130,10 @@ def tokenizer_for(config: TrainConfig, frame: pl.LazyFrame, folder: Path, mark: 
     """
     from .train.tokenizer import copy_tokenizer, load_tokenizer, save_tokenizer, train_tokenizer
 
-    given = Path(config.tokenizer) if config.tokenizer else Path(config.init_from) if config.init_from else None
+    given = _given_tokenizer(config)
     if given is not None:
         load_tokenizer(given)
-        mark = fingerprint("given", (given / "tokenizer.json").read_text(encoding="utf-8"))
+        mark = fingerprint("given", _tokenizer_mark(config))
     if mark_of(folder) != mark:
         if given is not None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -115,13 +145,30 @@ def tokenizer_for(config: TrainConfig, frame: pl.LazyFrame, folder: Path, mark: 
     return load_tokenizer(folder)
 
 
+def _given_tokenizer(config: TrainConfig) -> Path | None:
+    return Path(config.tokenizer) if config.tokenizer else Path(config.init_from) if config.init_from else None
+
+
+def _tokenizer_mark(config: TrainConfig) -> str:
+    """What decides the tokenizer beside the texts: the size of one to be trained, the content of one that is given."""
+    given = _given_tokenizer(config)
+    if given is None:
+        return f"vocabulary of {config.vocab_size}"
+    path = given / "tokenizer.json"
+    return xxhash.xxh3_128_hexdigest(path.read_bytes()) if path.is_file() else "missing"
+
+
 def sample_texts(frame: pl.LazyFrame, most_bytes: int = 12_000_000) -> list[str]:
     """Texts to train a tokenizer on: each cut to 20,000 characters, in the order of their ids, up to `most_bytes`.
 
-    An id is a hash, so its order is a random one that stays the same.
+    An id is a hash, so its order is a random one that stays the same. Sizes are read before the texts, so that no more
+    than the sample is held, however large the corpus is.
     """
-    ordered = frame.select("id", pl.col("text").str.head(20_000)).sort("id")
-    return ordered.filter(pl.col("text").str.len_bytes().cum_sum() <= most_bytes).collect()["text"].to_list()
+    cut = frame.select("id", pl.col("text").str.head(20_000))
+    sizes = cut.select("id", pl.col("text").str.len_bytes().alias("size")).collect(engine="streaming").sort("id")
+    chosen = sizes.filter(pl.col("size").cum_sum() <= most_bytes).select("id")
+    sample = cut.join(chosen.lazy(), on="id", how="semi").collect(engine="streaming")
+    return sample.sort("id", "text")["text"].to_list()
 
 
 def stream_batches(
@@ -137,14 +184,18 @@ def stream_batches(
     yield from chosen.collect_batches(chunk_size=rows, maintain_order=True)
 
 
-def fraction_of(total: float, progress: Callable[[float], None]) -> Callable[[float], None]:
-    """Takes what was done since the last call, tells `progress` the fraction of `total` that is done."""
-    done = 0.0
+def fraction_of(total: Callable[[], float], progress: Callable[[float], None]) -> Callable[[float], None]:
+    """Takes what was done since the last call, tells `progress` the fraction of `total` that is done.
+
+    The total is asked for when the first part is done, so never where nothing is to do.
+    """
+    done = whole = 0.0
 
     def update(more: float) -> None:
-        nonlocal done
+        nonlocal done, whole
+        whole = whole or max(1.0, total())
         done += more
-        progress(min(1.0, done / max(1.0, total)))
+        progress(min(1.0, done / whole))
 
     return update
 
@@ -162,11 +213,9 @@ def predicate_columns(configs: Sequence[TrainConfig], frame: pl.LazyFrame) -> li
     return sorted(used)
 
 
-def natural_weights(frame: pl.LazyFrame, chosen: pl.Expr, streams: str = "source") -> dict[str, float]:
-    """Shares of the streams by bytes."""
-    size = pl.col("text").str.len_bytes().sum().alias("bytes")
-    sizes = frame.filter(chosen).group_by(streams).agg(size).sort(streams).collect()
-    return dict(zip(sizes[streams], sizes["bytes"] / sizes["bytes"].sum(), strict=True))
+def _text_bytes(frame: pl.LazyFrame) -> int:
+    total = frame.select(pl.col("text").str.len_bytes().cast(pl.Int64).sum()).collect(engine="streaming").item()
+    return int(total or 0)
 
 
 def _corpus(corpora: Sequence[str], streams: str) -> pl.LazyFrame:

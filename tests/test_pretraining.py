@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -106,9 +107,42 @@ def test_the_same_command_again_does_nothing_and_other_data_are_refused(corpus, 
     made = store.stat().st_mtime_ns
     assert run(corpus, tmp_path / "out") == first
     assert store.stat().st_mtime_ns == made
+    with pytest.raises(ConfigError, match=r"(?s)trained on other data.*where: \"TRUE\" -> \"kind = 'code'\""):
+        run(corpus, tmp_path / "out", where="kind = 'code'")
+    same = tmp_path / "same"
+    shutil.copytree(corpus, same)
     documents(61).write_parquet(corpus / "code-00000.parquet")
-    with pytest.raises(ValueError, match=r"(?s)something else.*data\.token_store"):
+    with pytest.raises(ConfigError, match=r"(?s)trained on other data.*shards: "):
         run(corpus, tmp_path / "out")
+    assert store.stat().st_mtime_ns == made
+    assert (tmp_path / "out" / "models" / "0" / "training.json").is_file()
+    with pytest.raises(ValueError, match=r"(?s)something else.*config\.learning_rate"):
+        run(same, tmp_path / "out", {"learning_rate": 1.0})
+
+
+def test_a_corpus_of_more_rows_than_polars_takes_in_one_piece_trains(tmp_path):
+    """Of 16,384 rows on, Polars filters in pieces, to whose number a literal `TRUE` does not fit."""
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    documents(20_000).write_parquet(folder / "code-00000.parquet")
+    (row,) = run(folder, tmp_path / "out", {"tokens": 128})
+    assert row["tokens"] == 128
+
+
+def test_ids_of_any_form_will_do(tmp_path):
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    documents().with_columns(id=pl.format("file {}", pl.int_range(pl.len()))).write_parquet(folder / "a-00000.parquet")
+    (row,) = run(folder, tmp_path / "out", {"tokens": 128})
+    assert row["unique_documents"] > 0
+
+
+def test_a_stage_may_select_one_stream_only_where_no_weights_are_given(corpus, tmp_path):
+    stages = [{"name": "all", "tokens": 640}, {"name": "code", "tokens": 128, "where": "kind = 'code'"}]
+    run(corpus, tmp_path / "out", {"stages": stages})
+    report = json.loads((tmp_path / "out" / "models" / "0" / "training.json").read_text())
+    assert set(report["stages"][0]["tokens_per_stream"]) == {"code", "text"}
+    assert report["stages"][1]["tokens_per_stream"] == {"code": 128}
 
 
 def test_a_tokenizer_and_a_model_can_be_given(corpus, tmp_path):

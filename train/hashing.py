@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from hashlib import blake2b
 
 import numpy as np
 
@@ -20,11 +21,11 @@ _ID = re.compile(r"[0-9a-fA-F]{32}")
 
 
 def document_hashes(ids: Sequence[str]) -> np.ndarray:
-    """64 bits of each document id (32 hexadecimal digits)."""
-    wrong = next((name for name in ids if not _ID.fullmatch(name)), None)
-    if wrong is not None:
-        raise ValueError(f"document id {wrong!r}: expected 32 hexadecimal digits")
-    halves = np.frombuffer(bytes.fromhex("".join(ids)), dtype=">u8").astype(np.uint64).reshape(len(ids), 2)
+    """64 bits of each document id: of our own, 32 hexadecimal digits, those; of any other name a hash."""
+    digits = "".join(
+        name if _ID.fullmatch(name) else blake2b(name.encode(), digest_size=16).hexdigest() for name in ids
+    )
+    halves = np.frombuffer(bytes.fromhex(digits), dtype=">u8").astype(np.uint64).reshape(len(ids), 2)
     hashes: np.ndarray = halves[:, 0] ^ mix(halves[:, 1])
     return hashes
 

@@ -201,9 +201,11 @@ def test_windows_too_small_for_an_objective_are_causal():
     assert {piece.objective for row in range(3) for piece in stage.pieces(row)} == {0}
 
 
-def test_an_id_that_is_no_hash_is_named():
-    with pytest.raises(ValueError, match="'readme': expected 32 hexadecimal digits"):
-        document_hashes([*ids_of(2), "readme"])
+def test_an_id_of_any_form_has_a_hash_of_its_own():
+    mixed = document_hashes([*ids_of(2), "readme", "a/b.py", "é"])
+    assert mixed[:2].tolist() == document_hashes(ids_of(2)).tolist()
+    assert len(set(mixed.tolist())) == 5
+    assert mixed[2] == document_hashes(["readme"])[0]
 
 
 @given(key=st.integers(0, 2**64 - 1), number=st.integers(0, 5000))
