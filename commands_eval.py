@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,7 +41,13 @@ def data_paths(given: Sequence[Path]) -> list[Path]:
 def eval_config(
     tasks: Sequence[str], data: Sequence[Path], samples: int, temperature: float | None, overrides: Sequence[str]
 ) -> EvalConfig:
-    """The config of an evaluation from the command line."""
+    """The config of an evaluation from the command line.
+
+    Raises:
+        ConfigError: if no task is named, or a value is wrong.
+    """
+    if not tasks:
+        raise ConfigError("--tasks: name at least one task or suite; `codesieve eval tasks` lists them")
     if temperature is None:
         temperature = 0.0 if samples == 1 else SAMPLING_TEMPERATURE
     fields = {
@@ -62,18 +69,26 @@ def measure(
     workers: int = 0,
     judge: str | None = None,
     against: Path | None = None,
+    say: Callable[[str], None] = warnings.warn,
 ) -> dict[str, Any]:
-    """Measure one model; see `eval/evaluate.py`."""
-    from .eval.backends.open import open_backend
-    from .eval.evaluate import evaluate, gather
-    from .eval.store import read_items
+    """Measure one model; see `eval/evaluate.py`. What no model is needed for is checked before one is loaded.
 
-    gather(config)  # a wrong task is known before a model is loaded
-    heldout = _documents(documents) if documents else None
-    baseline = {}
-    if against is not None:
-        answers = read_items(against).filter(pl.col("stream") == "judge")
-        baseline = {(task, item): answer for task, item, answer in answers.select("task", "item", "answer").iter_rows()}
+    Raises:
+        ConfigError: if something is missing, or given and not used.
+    """
+    from .eval.backends.open import open_backend
+    from .eval.evaluate import check, evaluate, gather
+
+    tasks, _ = gather(config)
+    if (judge or against) and not any(task.config.kind == "judge" for task in tasks):
+        given = " and ".join(name for name, value in (("--judge", judge), ("--against", against)) if value)
+        names = ", ".join(task.name for task in tasks)
+        raise ConfigError(f"{given}: none of the tasks has its answers compared (kind judge): {names}")
+    if against and not judge:
+        raise ConfigError(f"--against {against}: answers are compared by a model; give one with --judge")
+    heldout = _documents(documents, config)
+    baseline = {} if against is None else _answers(against)
+    check(tasks, config, heldout, judge is not None, baseline)
     return evaluate(
         open_backend(model, config),
         heldout,
@@ -84,19 +99,45 @@ def measure(
         open_backend(judge, config) if judge else None,
         baseline,
         threads=os.cpu_count() or 1,
+        say=say,
     )
 
 
-def _documents(path: Path) -> pl.DataFrame:
+def _documents(path: Path | None, config: EvalConfig) -> pl.DataFrame | None:
+    """The held-out documents that `heldout_where` leaves."""
+    from .curation.corpus import predicate
+
+    where = config.heldout_where
+    is_all = where == EvalConfig.model_fields["heldout_where"].default
+    if path is None:
+        if not is_all:
+            raise ConfigError(f"--set heldout_where={where}: give the documents that it chooses from with --documents")
+        return None
     try:
-        return pl.read_parquet(path)
+        found = pl.read_parquet(path)
     except (pl.exceptions.PolarsError, OSError) as error:
         why = str(error).splitlines()[0]
         raise ConfigError(f"--documents {path}: not a Parquet file that can be read: {why}") from error
+    if is_all:
+        return found
+    chosen = found.filter(predicate(where, found.columns, place=f"--set heldout_where, columns of {path}"))
+    if chosen.is_empty():
+        raise ConfigError(f"--set heldout_where={where}: leaves none of the {found.height} documents of {path}")
+    return chosen
+
+
+def _answers(folder: Path) -> dict[tuple[str, str], str]:
+    """(task, item) → answer, of another model's evaluation."""
+    from .eval.store import read_items
+
+    answers = read_items(folder).filter(pl.col("stream") == "judge").select("task", "item", "answer")
+    if answers.is_empty():
+        raise ConfigError(f"--against {folder}: no answers there to a task of kind judge")
+    return {(task, item): answer for task, item, answer in answers.iter_rows()}
 
 
 def measure_batching(model: str, config: EvalConfig) -> dict[str, Any]:
-    """How much the likelihoods of 16 items change with the size of the batch."""
+    """How much the likelihoods of 16 requests (a choice, or a reference answer) change with the size of the batch."""
     from .eval.backends.checkpoint import check_batching
     from .eval.backends.open import open_backend
     from .eval.evaluate import gather
@@ -107,31 +148,29 @@ def measure_batching(model: str, config: EvalConfig) -> dict[str, Any]:
     if not requests:
         raise ConfigError("--check-batching needs a task of choices or reference answers")
     return {
-        "items": min(16, len(requests)),
+        "requests": min(16, len(requests)),
         "largest_difference_nats": check_batching(open_backend(model, config), requests),
     }
 
 
 def task_rows(data: Sequence[Path]) -> list[dict[str, Any]]:
     """A row for each task and suite that comes with codesieve."""
+    from .eval.notes import data_notes, part_of
     from .eval.tasks.load import MissingData, known_suites, known_tasks, load_suite, load_task
 
     where = data_paths(data)
     rows: list[dict[str, Any]] = []
     for name, config in known_tasks().items():
+        row = {"task": name, "kind": config.kind}
         try:
-            found: Any = len(load_task(name, where).items) or "held-out documents"
+            task = load_task(name, where)
+            count = len(task.items)
+            part = part_of(task.facts, count)
+            row["items"] = part.removesuffix(" items") if part else f"{count:,}" if count else "held-out documents"
+            row["notes"] = ", ".join(note for note in data_notes(task.facts, count) if note != part)
         except MissingData:
-            found = "no data"
-        rows.append(
-            {
-                "task": name,
-                "kind": config.kind,
-                "items": found,
-                "license": getattr(config, "license", ""),
-                "description": config.description,
-            }
-        )
+            row["items"] = "no data"
+        rows.append({**row, "license": getattr(config, "license", ""), "description": config.description})
     suites = ((name, load_suite(name)) for name in known_suites())
     return rows + [{"task": name, "kind": "suite", "description": suite.description} for name, suite in suites if suite]
 
@@ -141,7 +180,7 @@ def shown(task: str, item: str, data: Sequence[Path], infill: str = "psm") -> di
     from .eval.tasks.load import load_task
     from .eval.tasks.show import show
 
-    return show(load_task(task, data_paths(data)), int(item) if item.isdecimal() else item, infill)
+    return show(load_task(task, data_paths(data)), item, infill)
 
 
 def fetch_all(names: Sequence[str], out: Path) -> tuple[list[Path], list[str]]:
@@ -161,10 +200,17 @@ def fetch_all(names: Sequence[str], out: Path) -> tuple[list[Path], list[str]]:
 
 
 def replay_samples(
-    task: str, data: Sequence[Path], samples: Path, required_level: int, workers: int, progress: Progress | None
+    task: str,
+    data: Sequence[Path],
+    samples: Path,
+    required_level: int,
+    workers: int,
+    progress: Progress | None,
+    extract_fenced: bool = False,
 ) -> dict[str, Any]:
     """Judge samples from a file."""
-    from .eval.kinds.replay import read_samples, replay
+    from .eval.kinds.replay import replay
+    from .eval.samples import read_samples
     from .eval.tasks.load import load_task
 
     loaded = load_task(task, data_paths(data))
@@ -172,7 +218,8 @@ def replay_samples(
         raise ConfigError(
             f'{task}: samples are judged by execution; a task of kind "{loaded.config.kind}" has no tests'
         )
-    return replay(loaded, read_samples(samples), workers or os.cpu_count() or 1, required_level, progress)
+    found = read_samples(samples)
+    return replay(loaded, found, workers or os.cpu_count() or 1, required_level, progress, extract_fenced)
 
 
 def compare_evaluations(

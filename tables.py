@@ -182,63 +182,6 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
-def show_scores(evaluation: Mapping[str, Any], title: str) -> None:
-    """The number that stands for each task, with its interval and chance; then the groups of suites."""
-    rows = []
-    for task, streams in evaluation["metrics"].items():
-        for stream, found in streams.items():
-            name = next((key for key in HEADLINES if key in found), None)
-            if name is None:
-                continue
-            low, high = found.get(f"{name}_low"), found.get(f"{name}_high")
-            rows.append(
-                {
-                    "task": task,
-                    "": stream,
-                    "metric": name,
-                    "score": _score(found[name]),
-                    "95 %": "" if low is None else f"{low:.4f} to {high:.4f}",
-                    "chance": "" if found.get("chance") is None else f"{found['chance']:.3f}",
-                    "items": found.get("items") or found.get("problems") or found.get("documents"),
-                    "notes": _notes(evaluation["tasks"].get(task, {}), found),
-                }
-            )
-    show_table(rows, False, title=title)
-    for suite in evaluation.get("suites", {}).values():
-        groups = [
-            {"group": group["title"], "mean": group["mean"], "missing": ", ".join(group["missing"])}
-            for group in suite["groups"].values()
-        ]
-        averages = [{"group": f"average: {name}", "mean": value} for name, value in suite["averages"].items()]
-        show_table([*groups, *averages], False, title=suite["title"])
-
-
-HEADLINES = ("pass_at_1", "accuracy", "exact_match", "f1", "win_rate", "bits_per_byte", "answered")
-"""The first of these that a task has stands for it."""
-
-
-def _score(value: float | None) -> str:
-    """A share or bits per byte; a count as it is; void where too many verdicts could not be read."""
-    if value is None:
-        return "void"
-    return str(value) if isinstance(value, int) else f"{value:.4f}"
-
-
-def _notes(facts: Mapping[str, Any], found: Mapping[str, Any]) -> str:
-    notes = []
-    if found.get("sandbox_level") is not None:
-        notes.append(f"sandbox level {found['sandbox_level']}")
-    if found.get("judged_weakly"):
-        notes.append(f"{found['judged_weakly']} judged weakly")
-    if facts.get("empty_rate"):
-        notes.append(f"an empty middle passes {facts['empty_rate']:.1%}")
-    if facts.get("contexts_cut") or facts.get("prompts_cut"):
-        notes.append(f"{facts.get('contexts_cut') or facts.get('prompts_cut')} prompts cut")
-    if facts.get("verified") is False:
-        notes.append("not the published file")
-    return ", ".join(notes)
-
-
 def show_fields(data: Any, as_json: bool, full: Any = None) -> None:
     if as_json:
         typer.echo(json.dumps(data if full is None else full, indent=2, ensure_ascii=False, default=str))

@@ -2,8 +2,8 @@
 
 In: folders of evaluations (`items.parquet` and `evaluation.json`). Out: one plain dict, the content of
 `comparison.json`; `rows` makes a table of it. Nothing is paired that was not asked the same: tasks must have one
-fingerprint, items one set, likelihoods one count of bytes. Settings, sandbox levels and judges that differ are
-allowed, and said.
+fingerprint, items one set, likelihoods one count of bytes; win rates need one judge and one other side, and answers
+that nobody judged are shown without a score. Settings and sandbox levels that differ are allowed, and said.
 
 A model that was trained with several seeds is a folder of evaluations, or several folders named NAME-SEED. Its items
 have the mean over seeds; the interval over seeds stands beside that over items, and the larger of the two decides.
@@ -24,7 +24,7 @@ from ..strict import ConfigError, nearest, unknown
 from .evaluations import Model, check_settings, read_models
 from .measures import Measure, item_values, mean_of_seeds, measure_of, usual_metric
 from .paired import REPLICATES, Paired, Single, benjamini_hochberg, holm, paired, single
-from .relative import relative_improvement
+from .relative import left_out, relative_improvement
 from .verdicts import SeedSpread, amount_text, interval_text, judge, p_text, seed_spread
 
 SCHEMA = 1
@@ -41,13 +41,19 @@ CORRECTIONS: dict[str, Callable[[Sequence[float]], list[float]]] = {
 
 @dataclass(frozen=True)
 class _Side:
-    """One model on one task: what it was asked, items with the mean over seeds, and the metric of each seed."""
+    """One model on one task: what it was asked, items with the mean over seeds, and the metric of each seed.
+
+    Attributes:
+        estimate: None if no answer has a score.
+        judged: (judge, answers of the other side) of each seed, where answers were compared.
+    """
 
     model: str
     asked: pl.DataFrame
     values: pl.DataFrame
     by_seed: tuple[float, ...]
-    estimate: Single
+    estimate: Single | None
+    judged: frozenset[tuple[str, str]]
     outcomes: dict[str, int]
     unscored: int
 
@@ -104,6 +110,7 @@ def compare(
     _check_names(metrics, primary, [task for task, _ in parts])
     warnings += check_settings(ordered, [task for task, _ in parts])
     tasks = []
+    others: dict[tuple[str, str], list[_Side]] = {}
     for task, stream in parts:
         facts = first.evaluations[0].facts["tasks"][task]
         name = (metrics or {}).get(task) or usual_metric(facts["kind"], facts)
@@ -113,15 +120,23 @@ def compare(
         for side in sides[1:]:
             _check_asked(task, sides[0].asked, side.asked, sides[0].model, side.model)
             _check_sizes(task, sides[0].values, side.values, sides[0].model, side.model)
+        why_not = {side.model: _why_not(sides[0], side) for side in sides[1:]}
+        others[task, stream] = [side for side in sides[1:] if why_not[side.model] is None]
+        warnings += [f"{task}: {name} is not compared with {first.name}: {why}" for name, why in why_not.items() if why]
         tasks.append((task, stream, facts, measure, sides))
-    read = (len(ordered) - 1) * len([task for task, *_ in tasks if task != primary])
-    comparisons = {task: len(ordered) - 1 if task == primary else read for task, *_ in tasks}
+    read = sum(len(sides) for (task, _), sides in others.items() if task != primary)
+    comparisons = {
+        task: sum(len(sides) for (name, _), sides in others.items() if name == primary) if task == primary else read
+        for task, *_ in tasks
+    }
     differences = {
         (task, stream): [
-            _difference(sides, side, measure, confidence, comparisons[task], seed, replicates) for side in sides[1:]
+            _difference(sides, side, measure, confidence, comparisons[task], seed, replicates)
+            for side in others[task, stream]
         ]
         for task, stream, _, measure, sides in tasks
     }
+    relative = relative_improvement(ordered)
     adjusted = _adjust(differences, primary, CORRECTIONS[correction])
     return {
         "schema": SCHEMA,
@@ -139,8 +154,8 @@ def compare(
                 "metric": measure.name,
                 "higher_is_better": measure.higher_is_better,
                 "unit": measure.unit,
-                "items": sides[0].values.height,
-                "clusters": sides[0].values["cluster"].n_unique(),
+                "items": sides[0].values.height or sides[0].asked["item"].n_unique(),
+                "clusters": sides[0].values["cluster"].n_unique() or sides[0].asked["cluster"].n_unique(),
                 "estimates": [_estimate(side) for side in sides],
                 "differences": [
                     _described(each, first.name, p, measure, confidence, comparisons[task])
@@ -149,8 +164,8 @@ def compare(
             }
             for task, stream, facts, measure, sides in tasks
         ],
-        "relative": relative_improvement(ordered),
-        "warnings": warnings,
+        "relative": relative,
+        "warnings": warnings + left_out(relative),
     }
 
 
@@ -194,6 +209,8 @@ def task_label(task: Mapping[str, Any]) -> str:
 
 def estimate_text(estimate: Mapping[str, Any], unit: str) -> str:
     """`20.1 % [15.0, 26.3]`, or bits per byte with four decimals."""
+    if estimate["value"] is None:
+        return "no score"
     scale, pattern, suffix = (100, "{:.1f}", " %") if unit == "points" else (1, "{:.4f}", "")
     shown = pattern.format(scale * estimate["value"]) + suffix
     if estimate["low"] is None:
@@ -273,14 +290,25 @@ def _side(
     for values, evaluation in zip(each[1:], model.evaluations[1:], strict=True):
         _check_sizes(task, each[0], values, str(model.folders[0]), str(evaluation.folder))
     values = mean_of_seeds(_scored_in_all(each))
-    if values.is_empty():
-        raise ValueError(f'task "{task}": no answer of {model.name} has a score')
-    arguments = _arguments(values, measure)
-    found = single(values["value"].to_numpy(), **arguments, confidence=confidence, seed=seed, replicates=replicates)
-    alone = [single(one["value"].to_numpy(), **_arguments(one, measure), replicates=2).value for one in each]
+    arguments = {**_arguments(values, measure), "confidence": confidence, "seed": seed, "replicates": replicates}
+    found = None if values.is_empty() else single(values["value"].to_numpy(), **arguments)
+    scored = [] if values.is_empty() else each
+    alone = [single(one["value"].to_numpy(), **_arguments(one, measure), replicates=2).value for one in scored]
     counted = pl.concat([items.select("outcome") for items in of_task])["outcome"].value_counts().sort("outcome")
     unscored = 0 if measure.unit == "bits/byte" else sum(items["score"].null_count() for items in of_task)
-    return _Side(model.name, of_task[0], values, tuple(alone), found, dict(counted.iter_rows()), unscored)
+    facts = [evaluation.facts["tasks"][task] for evaluation in model.evaluations]
+    judged = frozenset((str(fact.get("judge")), str(fact.get("against"))) for fact in facts)
+    return _Side(model.name, of_task[0], values, tuple(alone), found, judged, dict(counted.iter_rows()), unscored)
+
+
+def _why_not(first: _Side, second: _Side) -> str | None:
+    """Why two models have no difference on a task."""
+    unscored = [side.model for side in (first, second) if side.estimate is None]
+    if unscored:
+        return f"no answer of {' and '.join(unscored)} has a score; answers are judged with --judge"
+    if first.judged != second.judged or len(first.judged) > 1:
+        return "their answers were compared by different judges, or with different answers"
+    return None
 
 
 def _arguments(values: pl.DataFrame, measure: Measure) -> dict[str, Any]:
@@ -325,7 +353,7 @@ def _scored_in_all(values: Sequence[pl.DataFrame]) -> list[pl.DataFrame]:
 def _unscored(task: str, sides: Sequence[_Side]) -> list[str]:
     found = []
     for side in sides:
-        if side.unscored:
+        if side.unscored and side.estimate is not None:
             share = side.unscored / sum(side.outcomes.values())
             far = "; so many that the others may be a chosen part" if share > MAX_UNSCORED else ""
             found.append(
@@ -393,7 +421,7 @@ def _model(model: Model) -> dict[str, Any]:
 def _estimate(side: _Side) -> dict[str, Any]:
     return {
         "model": side.model,
-        **asdict(side.estimate),
+        **(dict.fromkeys(("value", "low", "high", "interval")) if side.estimate is None else asdict(side.estimate)),
         "samples": int(side.values["samples"].max() or 1),  # type: ignore[arg-type]
         "by_seed": list(side.by_seed),
         "seed_sd": float(np.std(side.by_seed, ddof=1)) if len(side.by_seed) > 1 else None,

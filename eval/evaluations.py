@@ -7,26 +7,25 @@ seeds. Names are the part of the paths that tells them apart: `models/a/eval` an
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from ..config import EvalConfig
 from ..files import read_json
 from ..strict import ConfigError
-from .store import ITEMS_FILE, read_items
-
-EVALUATION_FILE = "evaluation.json"
+from .store import EVALUATION_FILE, ITEMS_FILE, read_items
 
 SETTINGS = (
-    "temperature", "top_p", "top_k", "samples", "max_new_tokens", "attention", "infill", "max_items",
+    "temperature", "top_p", "top_k", "samples", "max_new_tokens", "seed", "attention", "infill", "max_items",
     "documents_per_stream", "heldout_where", "min_families",
 )  # fmt: skip
 """Keys of the eval config that change a score."""
 
-BACKEND = ("dtype", "attention")
+BACKEND = ("dtype", "attention", "context_tokens")
 """Facts of a backend that change a score."""
 
 
@@ -42,6 +41,10 @@ class Evaluation:
     def parts(self) -> list[tuple[str, str]]:
         """(task, stream), in a fixed order."""
         return sorted(self.items.select("task", "stream").unique().iter_rows())
+
+    def items_of(self, task: str) -> frozenset[str]:
+        """Ids of the items that the task was measured on."""
+        return frozenset(self.items.filter(pl.col("task") == task)["item"].unique())
 
 
 @dataclass(frozen=True)
@@ -103,37 +106,66 @@ def short_names(paths: Sequence[Path]) -> list[str]:
 
 
 def check_settings(models: Sequence[Model], tasks: Sequence[str]) -> list[str]:
-    """What differs between the evaluations and may explain a difference between the models.
-
-    Raises:
-        ValueError: if two models were compared with a third by different judges.
-    """
+    """What differs between the evaluations, those of one model's seeds among them, and may explain a difference."""
     every = [(model, evaluation) for model in models for evaluation in model.evaluations]
     warnings = []
     for section, keys in (("config", SETTINGS), ("backend", BACKEND)):
         for key in keys:
-            values = {
-                model.name: evaluation.facts.get(section, {}).get(key)
-                for model, evaluation in every
-                if key in evaluation.facts.get(section, {})
-            }
-            if len({str(value) for value in values.values()}) > 1:
-                warnings.append(f"{key} differs: " + ", ".join(f"{name} {value}" for name, value in values.items()))
+            if differs := _differing(models, lambda each, s=section, k=key: each.facts.get(s, {}).get(k, _ABSENT)):  # type: ignore[misc]
+                warnings.append(f"{key} differs: {differs}")
     for task in tasks:
-        judges = {model.name: evaluation.facts["tasks"][task].get("judge") for model, evaluation in every}
-        if len(set(judges.values())) > 1:
-            raise ValueError(f'task "{task}" was judged by different models ({judges}); judge the answers with one')
         for column, what in (("sandbox_level", "the sandbox level"), ("judge", "the judge")):
-            found = {model.name: _levels(evaluation, task, column) for model, evaluation in every}
-            if len(set(found.values())) > 1:
-                shown = ", ".join(f"{name} {value or 'none'}" for name, value in found.items())
-                warnings.append(f"{task}: {what} differs: {shown}")
+            if differs := _differing(models, lambda each, t=task, c=column: _levels(each, t, c) or "none"):  # type: ignore[misc]
+                warnings.append(f"{task}: {what} differs: {differs}")
     prints: dict[str, str] = {}
     for model, evaluation in every:
         identity = str(evaluation.facts.get("model"))
         if prints.setdefault(identity, model.name) != model.name:
             warnings.append(f"{prints[identity]} and {model.name} are the same model")
     return warnings
+
+
+def replaced(folder: Path, config: EvalConfig, model: str, tasks: Sequence[str]) -> str | None:
+    """What another evaluation would replace in `folder`; None if there is none, or one of the same.
+
+    Args:
+        model: its identity.
+    """
+    path = folder / EVALUATION_FILE
+    if not path.is_file():
+        return None
+    old = read_json(path)
+    new = config.model_dump(mode="json", exclude={"data", "tasks"})
+    differs = [f"{key} {value}" for key, value in old.get("config", {}).items() if key in new and new[key] != value]
+    if old.get("model") != model:
+        differs.append("another model")
+    if lost := sorted(set(old.get("tasks", {})) - set(tasks)):
+        differs.append(f"tasks {', '.join(lost)}")
+    if not differs:
+        return None
+    return (
+        f"{folder}: an evaluation is there ({'; '.join(differs)}) and is replaced; --out keeps it. Its answers stay in "
+        "records.jsonl"
+    )
+
+
+_ABSENT = object()
+
+
+def _differing(models: Sequence[Model], value: Callable[[Evaluation], Any]) -> str | None:
+    """`a 0.0, b 0.8`; None if all evaluations that have a value have the same.
+
+    Seeds of a model that agree are named together, and each by its folder where they do not.
+    """
+    found: list[tuple[str, str]] = []
+    for model in models:
+        own = [(each, value(each)) for each in model.evaluations]
+        texts = [(f"{model.name}/{each.folder.name}", str(text)) for each, text in own if text is not _ABSENT]
+        agree = len({text for _, text in texts}) == 1
+        found += [(model.name, texts[0][1])] if agree else texts
+    if len({text for _, text in found}) < 2:
+        return None
+    return ", ".join(f"{name} {text}" for name, text in found)
 
 
 def _levels(evaluation: Evaluation, task: str, column: str) -> str:

@@ -19,9 +19,9 @@ from typing import Any
 import yaml
 
 from ..strict import ConfigError
-from .tasks.load import Task
 from .tasks.prompts import context, continuation, gold
 from .tasks.schema import ChoiceTask, GoldTask, MatchTask
+from .tasks.task import Task
 
 Row = dict[str, Any]
 

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import model_validator
 
 from ..strict import CONFIGS, Config, ConfigError, parse, read_yaml, unknown
-from .backends.protocol import Prompt, Special
+from .backends.protocol import Opening, Prompt, Special
 
 TABLE = CONFIGS / "infill.yaml"
 SLOTS = ("{prefix}", "{suffix}")
@@ -25,11 +25,14 @@ class InfillFormat(Config):
     prompt: tuple[str, ...]
     stop: tuple[str, ...] = ()
     may_stop: tuple[str, ...] = ()
+    stands_alone: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _has_both_slots(self) -> InfillFormat:
         if any(self.prompt.count(slot) != 1 for slot in SLOTS):
             raise ValueError(f"prompt: expected {SLOTS[0]} and {SLOTS[1]} once each")
+        if strange := set(self.stands_alone) - set(SLOTS):
+            raise ValueError(f"stands_alone: {strange.pop()} is none of {', '.join(SLOTS)}")
         return self
 
     def needs(self) -> list[str]:
@@ -75,7 +78,8 @@ def resolve_format(name: str, backend: Any) -> InfillFormat:
 
 def infill_prompt(chosen: InfillFormat, prefix: str, suffix: str) -> Prompt:
     """What the model sees; its answer is the middle."""
-    texts = dict(zip(SLOTS, (prefix, suffix), strict=True))
+    texts: dict[str, str | Opening] = dict(zip(SLOTS, (prefix, suffix), strict=True))
+    texts |= {slot: Opening(str(texts[slot])) for slot in chosen.stands_alone}
     return tuple(texts[part] if part in texts else Special(part) for part in chosen.prompt)
 
 

@@ -1,8 +1,8 @@
 """Before GPU time is spent: how many items and samples would show a difference, and what a benchmark can show at all.
 
 In: a difference in points, and what is known beforehand: the baseline's rate, how different the items are, how much
-the two models differ beyond the shift. Out: a `Plan`; `plan` gives its table. Differences are found with 80 % power at
-a two-sided level of 5 % unless said otherwise.
+the two models differ beyond the shift. Out: a `Plan`. Differences are found with 80 % power at a two-sided level of
+5 % unless said otherwise.
 
 Models of noise.
 - Unpaired, one answer an item: two proportions (Fleiss); what tools that print two standard errors can see.
@@ -116,18 +116,6 @@ class Plan:
             return "–"
         mark = "*" if difference <= self.detect * (1 + 1e-9) else " "
         return f"{100 * difference:.1f}{mark}"
-
-
-def plan(
-    detect: float,
-    rate: float = 0.2,
-    *,
-    items: int | Sequence[int] | None = None,
-    samples: int | Sequence[int] | None = None,
-    **assumed: float,
-) -> list[dict[str, Any]]:
-    """The table of `make_plan`; one number in place of several sizes, None for the usual ones."""
-    return make_plan(detect, rate, items=_several(items, ITEMS), samples=_several(samples, SAMPLES), **assumed).table()
 
 
 def make_plan(
@@ -253,12 +241,6 @@ def mcnemar_power(items: int, churn: float, difference: float, confidence: float
 def _factor(confidence: float, power: float) -> float:
     """The difference over its standard error at which the power is reached."""
     return float(stats.norm.ppf((1 + confidence) / 2) + stats.norm.ppf(power))
-
-
-def _several(given: int | Sequence[int] | None, usual: Sequence[int]) -> Sequence[int]:
-    if given is None:
-        return usual
-    return (given,) if isinstance(given, int) else given
 
 
 def _number(number: int | None, otherwise: str) -> str:

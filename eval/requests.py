@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from .backends.protocol import Continuation
-from .tasks.load import Task
 from .tasks.prompts import context, continuation
 from .tasks.schema import ChoiceTask, GoldTask
+from .tasks.task import Task
 
 
 def continuations(task: Task) -> list[Continuation]:

@@ -18,7 +18,8 @@ from ..sandbox.run import Outcome
 from ..strict import fingerprint
 from .backends.protocol import Backend, Continuation, Generated, Generation, Likelihood, Progress, Sampling, Scored
 from .records import Records
-from .tasks.load import Item, Task
+from .tasks.items import Item
+from .tasks.task import Task
 
 R = TypeVar("R")
 
@@ -74,18 +75,20 @@ class Session:
 
         return self._ask(keys, names, texts, ask, Likelihood)
 
+    def room(self, asked: int, share: int = 2, backend: Backend | None = None) -> int:
+        """Tokens that an answer may have: as asked, but at most one `share`-th of the model's window.
+
+        So a task for large models asks a small one for shorter answers, and its prompts keep their room.
+        """
+        window = (backend or self.backend).facts.get("context_tokens")
+        return asked if window is None else min(asked, max(1, window // share))
+
     def generate(
         self, task: Task, requests: Sequence[Generation], sampling: Sampling, backend: Backend | None = None
     ) -> list[Generated]:
-        """Answers; a request's key and sample tell it apart.
-
-        At most half of the model's window is for the answer: a task for large models then asks a small one for shorter
-        answers, which `finish` tells.
-        """
+        """Answers; a request's key and sample tell it apart. At most half of the model's window is for the answer."""
         backend = backend or self.backend
-        window = backend.facts.get("context_tokens")
-        if window is not None and sampling.max_new_tokens > window // 2:
-            sampling = replace(sampling, max_new_tokens=max(1, window // 2))
+        sampling = replace(sampling, max_new_tokens=self.room(sampling.max_new_tokens, backend=backend))
         names = [f"{each.key}\0{each.sample:06d}" for each in requests]
         keys = [
             self._key(task, backend, "generate", name, [asdict(each), asdict(sampling)])
@@ -124,17 +127,8 @@ class Session:
         return [Outcome(**self.records.get(key)) for key in keys]  # type: ignore[arg-type]
 
     def chosen(self, items: Sequence[Item]) -> list[Item]:
-        """The items to ask: all, or the first `max_items` by a hash of their ids; sorted by id.
-
-        Raises:
-            ValueError: if there are none.
-        """
-        if not items:
-            raise ValueError("the task has no items")
-        if self.config.max_items is not None:
-            by_hash = sorted(items, key=lambda item: fingerprint(self.config.seed, item.id))
-            items = by_hash[: self.config.max_items]
-        return sorted(items, key=lambda item: item.id)
+        """The items to ask; see `chosen_items`."""
+        return chosen_items(items, self.config)
 
     def _next(self) -> Progress:
         """Takes the fraction of the next question that is done."""
@@ -169,3 +163,16 @@ class Session:
         if len(known) < len(order):
             ask([requests[position] for position in order], done, known)
         return [result(**self.records.get(key)) for key in keys]  # type: ignore[arg-type]
+
+
+def chosen_items(items: Sequence[Item], config: EvalConfig) -> list[Item]:
+    """All items, or the first `max_items` by a hash of their ids; sorted by id.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    if not items:
+        raise ValueError("the task has no items")
+    if config.max_items is not None:
+        items = sorted(items, key=lambda item: fingerprint(config.seed, item.id))[: config.max_items]
+    return sorted(items, key=lambda item: item.id)

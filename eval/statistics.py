@@ -9,6 +9,12 @@ the cluster-bootstrap variance of the seed-averaged contributions over document 
 everything that belongs to them). The noise that both parts see is counted twice: the interval errs on the wide side.
 It uses Student's t with Satterthwaite's degrees of freedom and is simultaneous by Bonferroni over the comparisons of
 one decision. Price: a bootstrap of 4,000 replicates over 100 families takes about 30 ms.
+
+Beside this there is `paired.py`, because the questions are two. A decision asks whether a way to choose data is better,
+so the noise that counts is mostly that of training again: seeds are the sample, they are paired (the same seed trains
+both arms), and with one seed there is no interval at all. `eval compare` asks whether one trained model is better than
+another on a benchmark: items are the sample, scores are often 0 or 1 (McNemar, Wilson, pass@k), and seeds, where there
+are several, are a second interval that need not be paired. An estimate of one cannot stand for the other's.
 """
 
 from __future__ import annotations

@@ -43,6 +43,9 @@ said. detail: JSON. sandbox_level, judge: how a program was run, and whether the
 
 ITEMS_FILE = "items.parquet"
 
+EVALUATION_FILE = "evaluation.json"
+"""What is said of them: metrics, facts of the tasks, settings."""
+
 WHOLE_STREAMS = ("text",)
 """Streams that are sampled and averaged as one; in all others every language counts the same."""
 
@@ -67,12 +70,18 @@ def read_items(folder: Path) -> pl.DataFrame:
 
     Raises:
         FileNotFoundError: if the folder holds no finished evaluation.
-        ValueError: if the file has other columns than items have.
+        ValueError: if the file cannot be read, or has other columns than items have.
     """
     path = folder / ITEMS_FILE
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; evaluate the model first")
-    items = pl.read_parquet(path)
+    try:
+        items = pl.read_parquet(path)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        why = str(error).partition("\n")[0]
+        raise ValueError(
+            f"{path}: cannot be read: {why}; evaluate again, the answers are taken from records.jsonl"
+        ) from error
     if dict(items.schema) != ITEMS:
         raise ValueError(f"{path}: columns are {dict(items.schema)}, expected {ITEMS}")
     return items

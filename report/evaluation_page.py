@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from ..eval.comparison import compare, difference_text, estimate_text, task_label
 from ..eval.evaluations import SETTINGS, Model, read_models
+from ..eval.notes import cut_notes, data_notes
 from ..eval.verdicts import p_text
 from ..files import write_atomic
 from . import formats
@@ -94,7 +95,7 @@ def render(comparison: Mapping[str, Any], models: Sequence[Model], max_items: in
         changes=CHANGES if len(ordered) > 1 else {},
         filters=Markup(_filters(sections, words)),
         empty=[_empty(section, words) for section in sections],
-        chart=forest_chart("forest", comparison) if len(ordered) > 1 else None,
+        chart=forest_chart("forest", comparison) if any(task["differences"] for task in comparison["tasks"]) else None,
         shapes=SHAPES,
         style=Markup(style),
     )
@@ -112,12 +113,7 @@ def _settings(model: Model) -> dict[str, Any]:
 def _facts(models: Sequence[Model], task: Mapping[str, Any]) -> list[str]:
     """What a reader must know of a task before its score: how much of it, how it was run and judged."""
     facts = models[0].evaluations[0].facts["tasks"][task["task"]]
-    found = []
-    published = facts.get("of")
-    if published and published != task["items"]:
-        found.append(f"{task['items']:,} of {published:,} published items")
-    if facts.get("verified") is False:
-        found.append("not the published file")
+    found = data_notes(facts, task["items"])
     if task["clusters"] != task["items"]:
         found.append(f"{task['clusters']:,} clusters")
     samples = max(estimate["samples"] for estimate in task["estimates"])
@@ -128,14 +124,15 @@ def _facts(models: Sequence[Model], task: Mapping[str, Any]) -> list[str]:
     executed = {model.name: text for model in models if (text := _executed(model, task["task"]))}
     agreed = len(set(executed.values())) == 1 and len(executed) == len(models)
     found += list(executed.values())[:1] if agreed else [f"{name}: {text}" for name, text in executed.items()]
-    for name, what in (
-        ("contexts_cut", "contexts cut"),
-        ("prompts_cut", "prompts cut"),
-        ("answers_cut", "answers cut"),
-    ):
-        if facts.get(name):
-            found.append(f"{facts[name]:,} {what}")
-    return found
+    cut = {model.name: ", ".join(cut_notes(_task_facts(model, task))) for model in models}
+    agreed = len(set(cut.values())) == 1
+    shown = [next(iter(cut.values()))] if agreed else [f"{name}: {text}" for name, text in cut.items() if text]
+    return [*found, *filter(None, shown)]
+
+
+def _task_facts(model: Model, task: Mapping[str, Any]) -> Mapping[str, Any]:
+    facts: Mapping[str, Any] = model.evaluations[0].facts["tasks"][task["task"]]
+    return facts
 
 
 def _executed(model: Model, task: str) -> str:
@@ -151,26 +148,49 @@ def _executed(model: Model, task: str) -> str:
 
 
 def _chance(model: Model, task: Mapping[str, Any]) -> float | None:
-    metrics = model.evaluations[0].facts.get("metrics", {}).get(task["task"], {}).get(task["stream"], {})
-    found: float | None = metrics.get("chance")
+    found: float | None = _metrics(model, task).get("chance")
     return found if task["metric"].startswith("accuracy") else None
 
 
+def _metrics(model: Model, task: Mapping[str, Any]) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = model.evaluations[0].facts.get("metrics", {}).get(task["task"], {})
+    stream: Mapping[str, Any] = found.get(task["stream"], {})
+    return stream
+
+
 def _suites(models: Sequence[Model]) -> list[dict[str, Any]]:
-    """A row a group and average, with a mean a model; one that is not complete is titled so."""
+    """A row a group and average, with a mean a model; a group that is not complete says so in each model's cell."""
     found = []
     for suite, summary in models[0].evaluations[0].facts.get("suites", {}).items():
         rows = []
         every = [model.evaluations[0].facts.get("suites", {}).get(suite, {}) for model in models]
         for name, group in summary.get("groups", {}).items():
             groups = [each.get("groups", {}).get(name, {}) for each in every]
-            means = [each.get("mean", None) for each in groups]
-            partial = [each.get("mean_of_available") for each in groups]
-            rows.append((group.get("title", name), means, partial, group.get("missing", [])))
+            rows.append((name, group.get("title", name), [_mean(each) for each in groups], _why(groups)))
         for name in summary.get("averages", {}):
-            rows.append((name, [each.get("averages", {}).get(name) for each in every], [None] * len(models), []))
+            values = [each.get("averages", {}).get(name) for each in every]
+            rows.append((name, f"average: {name}", ["–" if each is None else f"{each:.4f}" for each in values], []))
         found.append({"title": summary.get("title", suite), "rows": rows, "name": suite})
     return found
+
+
+def _mean(group: Mapping[str, Any]) -> str:
+    """The mean, in brackets where it is that of a part, with the part."""
+    if group.get("mean") is not None:
+        return f"{group['mean']:.4f}"
+    if group.get("mean_of_available") is None:
+        return "–"
+    tasks = len(group.get("tasks", {}))
+    part = f", {tasks} task{'' if tasks == 1 else 's'}" if tasks else ""
+    return f"({group['mean_of_available']:.4f}{part})"
+
+
+def _why(groups: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What keeps a group from being the paper's, for any of the models."""
+    missing = [f"{task} missing" for group in groups for task in group.get("missing", [])]
+    tasks = [pair for group in groups for pair in group.get("tasks", {}).items()]
+    reasons = [f"{name}: {reason}" for name, task in tasks for reason in task.get("why", [])]
+    return list(dict.fromkeys([*missing, *reasons]))
 
 
 def _habits(models: Sequence[Model], comparison: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, Any]]]:
@@ -180,7 +200,7 @@ def _habits(models: Sequence[Model], comparison: Mapping[str, Any]) -> list[tupl
         for task in comparison["tasks"]
         if task["kind"] == "judge"
         for model in models
-        if (facts := model.evaluations[0].facts.get("metrics", {}).get(task["task"], {}).get(task["stream"]))
+        if "win_rate" in (facts := _metrics(model, task))
     ]
 
 

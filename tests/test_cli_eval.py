@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import polars as pl
 import pytest
 import torch
 from made_evaluations import problems, write_evaluation
@@ -60,7 +61,14 @@ def test_every_command_has_help_with_an_example(command: str) -> None:
         (["{model}", "--tasks", "problem"], 'did you mean "problems"'),
         (["{model}", "--tasks", "problems", "--set", "temprature=1"], 'did you mean "temperature"'),
         (["{model}", "--tasks", "problems", "--samples", "3", "--temperature", "0"], "are the same answer"),
-        (["{model}", "--tasks", "heldout"], "needs held-out documents"),
+        (["{bare}", "--tasks", "heldout"], "needs held-out documents"),
+        (["{model}", "--tasks", " , "], "--tasks: name at least one task or suite"),
+        (["{model}", "--tasks", "heldout", "--set", "heldout_where=language = 'c'"], "give the documents"),
+        (
+            ["{bare}", "--tasks", "problems", "--judge", "{model}"],
+            "--judge: none of the tasks has its answers compared",
+        ),
+        (["show", "codegen2"], '"codegen2" is a suite; name one of its tasks: humaneval'),
         (["{model}", "--tasks", "problems", "--data", "/nowhere"], "/nowhere: no such file"),
         (["{model}", "--tasks", "heldout", "--documents", "{model}/config.json"], "config.json: not a Parquet file"),
         (["nothing-here"], "not a model folder"),
@@ -71,8 +79,11 @@ def test_every_command_has_help_with_an_example(command: str) -> None:
         (["compare", "{model}", "{model}"], "{model}"),
     ],
 )
-def test_bad_usage_exits_with_2_and_says_what_to_do(model: Path, arguments: list[str], message: str) -> None:
-    result = codesieve(*(each.format(model=model) for each in arguments))
+def test_bad_usage_exits_with_2_and_says_what_to_do(
+    model: Path, arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text("{}")  # a model that cannot be loaded: what is said comes before
+    result = codesieve(*(each.format(model=model, bare=tmp_path) for each in arguments))
     assert result.returncode == 2, result.stderr
     assert message.format(model=model) in result.stderr
     assert "Traceback" not in result.stderr
@@ -123,6 +134,68 @@ def test_samples_of_others_are_judged(tmp_path: Path) -> None:
     assert found["pass_at_k"] == {"pass@1": pytest.approx(1 / 3)}
     assert found["outcomes"] == {"empty": 1, "passed": 1, "wrong": 1}
     assert found["sandbox_level"] >= 2
+
+
+def test_samples_of_others_are_an_evaluation_too_and_fenced_ones_are_taken_out_when_asked(tmp_path: Path) -> None:
+    item = json.loads(codesieve("show", "problems", "--item", "clamp", "--json").stdout)
+    path = tmp_path / "samples.jsonl"
+    answer = f"So:\n```python\n{item['prompt']}\n{item['right']}```\n"
+    path.write_text("\ufeff" + json.dumps({"task_id": "clamp", "completion": answer}) + "\n", encoding="utf-8")
+    arguments = ["replay", "--task", "problems", "--samples", str(path), "--json"]
+    assert json.loads(codesieve(*arguments).stdout)["passed"] == 0
+    found = json.loads(codesieve(*arguments, "--extract-fenced").stdout)
+    assert (found["passed"], found["title"]) == (1, "problems (1 of 53 items)")
+    path.write_text(json.dumps({"task_id": "clamp", "completion": item["right"]}) + "\n")
+    whole = codesieve(f"replay:{path}", "--tasks", "problems", "--out", str(tmp_path / "out"))
+    assert whole.returncode == 2 and "`eval replay` judges what there is" in whole.stderr
+
+
+DIALOGUE = """
+kind: judge
+name: dialogue
+data: {files: [dialogue.jsonl]}
+prompt: "{instruction}\\n"
+max_new_tokens: 8
+question: "{instruction}\\n<{boundary}>\\n{first}\\n<{boundary}>\\n{second}\\n<{boundary}>\\nBetter:"
+"""
+
+
+def test_win_rates_in_two_steps_can_be_compared_and_reported(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "dialogue.yaml").write_text(DIALOGUE)
+    rows = "".join(json.dumps({"instruction": f"Say {number}"}) + "\n" for number in range(6))
+    (tmp_path / "dialogue.jsonl").write_text(rows)
+    first, second = tmp_path / "a", tmp_path / "b"
+    arguments = [str(model), "--tasks", str(tmp_path / "dialogue.yaml"), "--out"]
+    assert codesieve(*arguments, str(first)).returncode == 0
+    other = ["--temperature", "1", "--against", str(first)]
+    unjudged = codesieve(*arguments, str(second), *other)
+    assert unjudged.returncode == 2 and "--judge" in unjudged.stderr
+    judged = codesieve(*arguments, str(second), *other, "--judge", str(model))
+    assert judged.returncode == 0, judged.stderr
+    compared = codesieve("compare", str(first), str(second), "--page", str(tmp_path / "page.html"))
+    assert compared.returncode == 0, compared.stderr
+    assert "no score" in compared.stdout
+    assert "dialogue: b is not compared with a: no answer of a has a score" in compared.stdout
+    assert codesieve("report", str(first), "--out", str(tmp_path / "a.html")).returncode == 0
+    again = codesieve(*arguments, str(second))
+    assert again.returncode == 0 and "warning:" in again.stderr and "is replaced" in again.stderr
+
+
+def test_held_out_documents_are_chosen_by_the_predicate(model: Path, tmp_path: Path) -> None:
+    documents = [
+        {"id": f"{language}{number}", "text": f"x = {number}\n" * 9, "stream": "code", "language": language,
+         "family": f"f{number}"}
+        for language in ("c", "python") for number in range(4)
+    ]  # fmt: skip
+    path = tmp_path / "heldout.parquet"
+    pl.DataFrame(documents).write_parquet(path)
+    arguments = [str(model), "--tasks", "heldout", "--documents", str(path), "--out", str(tmp_path / "out")]
+    result = codesieve(*arguments, "--json", "--set", "heldout_where=language = 'c'")
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)["metrics"]["heldout"]["code"]
+    assert (found["documents"], list(found["languages"])) == (4, ["c"])
+    wrong = codesieve(*arguments, "--set", "heldout_where=languag = 'c'")
+    assert wrong.returncode == 2 and 'unknown column "languag" (did you mean "language"?)' in wrong.stderr
 
 
 def test_two_models_are_compared_in_words_and_on_a_page(tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 """Likelihoods of continuations and of texts, for any model that scores rows of ids.
 
 Here the two questions of the protocol become rows (what goes through the model once), and what was found for rows
-becomes results, as soon as all rows of a request are there.
+becomes results, as soon as all rows of a request are there. `Scorer` is that half of a backend; how a row is computed
+is the backend's own.
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 from ..windows import cut_tokens, windows
@@ -18,6 +20,39 @@ Complete = tuple[list[int], list[Found]]
 """Positions of requests that are complete, and what was found for each."""
 Ask = Callable[[Sequence[Row], int], Iterator[Complete]]
 """From rows and the number of requests."""
+
+
+class Scorer(ABC):
+    """The likelihoods of a backend.
+
+    Attributes:
+        is_prefix: contexts see themselves both ways.
+        window: inputs that a row may have.
+    """
+
+    encoder: Encoder
+    is_prefix: bool
+    window: int
+
+    def loglikelihood(
+        self, requests: Sequence[Continuation], done: Done[Scored] | None = None, known: Collection[int] = ()
+    ) -> list[Scored | None]:
+        """See `Backend`."""
+        return score_pairs(self.encoder, requests, self.window, self.is_prefix, self.asking(known), done)
+
+    def rolling(
+        self,
+        texts: Sequence[str],
+        max_tokens: int | None = None,
+        done: Done[Likelihood] | None = None,
+        known: Collection[int] = (),
+    ) -> list[Likelihood | None]:
+        """See `Backend`."""
+        return score_texts(self.encoder, texts, max_tokens, self.window, self.asking(known), done)
+
+    @abstractmethod
+    def asking(self, known: Collection[int]) -> Ask:
+        """What computes rows; batches of which every request is known are left out."""
 
 
 def score_pairs(

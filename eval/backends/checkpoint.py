@@ -20,12 +20,12 @@ from ...files import read_json
 from ...strict import ConfigError, fingerprint
 from ...train.pretrained import WEIGHT_FILES
 from ...train.sentinels import MODE_NAMES
-from .asking import Ask, Complete, complete_requests, score_pairs, score_texts, width
+from .asking import Ask, Complete, Scorer, complete_requests, width
 from .batching import Found, Halving, Row, check_batching, plan, unknown_batches
 from .decoding import Answer, continue_prompts
 from .encoding import Encoder, as_list
 from .network import Network, OwnNetwork, Training, TransformersNetwork
-from .protocol import Continuation, Done, Generated, Generation, Likelihood, Sampling, Scored, Special
+from .protocol import Done, Generated, Generation, Sampling, Special
 from .sampling import Chooser
 from .scoring import score
 
@@ -41,7 +41,7 @@ POSITIONS_PER_GENERATION = {"cpu": 8192, "cuda": 131_072}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-class CheckpointBackend:
+class CheckpointBackend(Scorer):
     """A model folder."""
 
     def __init__(
@@ -71,7 +71,7 @@ class CheckpointBackend:
         if not path.is_file():
             raise ConfigError(f"{path}: no such file; a model folder holds config.json, tokenizer.json and weights")
         config = read_json(path)
-        self.context_tokens = context_tokens_of(config, path)
+        self.context_tokens = self.window = context_tokens_of(config, path)
         self.training = Training.of(self.folder)
         self.is_prefix = attention == "prefix" or (attention == "auto" and self.training.is_prefix)
         self._is_prefix_everywhere = attention == "prefix"
@@ -102,22 +102,6 @@ class CheckpointBackend:
         self.identity = fingerprint(
             file_digests(self.folder), dtype, self.is_prefix, self._is_prefix_everywhere, self.facts["mode"]
         )
-
-    def loglikelihood(
-        self, requests: Sequence[Continuation], done: Done[Scored] | None = None, known: Collection[int] = ()
-    ) -> list[Scored | None]:
-        """See `Backend`."""
-        return score_pairs(self.encoder, requests, self.context_tokens, self.is_prefix, self._asking(known), done)
-
-    def rolling(
-        self,
-        texts: Sequence[str],
-        max_tokens: int | None = None,
-        done: Done[Likelihood] | None = None,
-        known: Collection[int] = (),
-    ) -> list[Likelihood | None]:
-        """See `Backend`."""
-        return score_texts(self.encoder, texts, max_tokens, self.context_tokens, self._asking(known), done)
 
     def generate(
         self,
@@ -161,7 +145,10 @@ class CheckpointBackend:
                 self.start_token,
                 is_prefix,
             )
-            return [answer.result(encoded[position][1]) for position, answer in zip(positions, answers, strict=True)]
+            return [
+                answer.result(encoded[position][1], self.encoder.seen(*encoded[position]))
+                for position, answer in zip(positions, answers, strict=True)
+            ]
 
         budget = POSITIONS_PER_GENERATION.get(self.device.type, POSITIONS_PER_GENERATION["cuda"])
         with self._with_threads():
@@ -179,7 +166,8 @@ class CheckpointBackend:
         is_literal = not isinstance(request.prompt, str) and isinstance(next(iter(request.prompt), None), Special)
         return self.is_prefix and (self._is_prefix_everywhere or not is_literal)
 
-    def _asking(self, known: Collection[int]) -> Ask:
+    def asking(self, known: Collection[int]) -> Ask:
+        """See `Scorer`."""
         budget = TOKENS_PER_BATCH.get(self.device.type, TOKENS_PER_BATCH["cuda"])
         budget = min(budget, self.network.most_logits or budget)
 

@@ -41,11 +41,11 @@ class Answer:
             return self._end(self._spelling.rest())
         return self._end(self._spelling.piece(token), is_over=False)
 
-    def result(self, lost_tokens: int = 0) -> Generated:
-        """The answer as it is now."""
+    def result(self, lost_tokens: int = 0, seen: str | None = None) -> Generated:
+        """The answer as it is now, with what its prompt has lost."""
         if self._finish == "length":
             self._end(self._spelling.rest())
-        return Generated(self._text, self._tokens, self._finish, lost_tokens)
+        return Generated(self._text, self._tokens, self._finish, lost_tokens, seen)
 
     def _end(self, piece: str, is_over: bool = True) -> bool:
         """Append; cut at a stop text."""

@@ -6,7 +6,8 @@
   is what follows as many tokens as the context alone has. So does lm-evaluation-harness (tests/eval/test_lm_eval.py).
 * Control tokens come from `Special` only; one that a text spells is ordinary characters. A prompt that begins with a
   control token is taken as it is: it says itself how it begins.
-* What does not fit the model's window is cut where it is farthest from the answer.
+* What does not fit the model's window is cut where it is farthest from the answer: a text at its beginning, a program
+  with a hole at both ends, and at least half of the room is for what stands before the hole.
 * An answer is put together from the bytes of its tokens, so control tokens drop out by id, a character that spans
   tokens appears when it is complete, and a token costs the same however long the answer is.
 """
@@ -24,7 +25,7 @@ from ...files import read_json
 from ...strict import ConfigError, nearest
 from ...train.sentinels import is_control, token_bytes
 from ...train.tokenizer import load_tokenizer
-from .protocol import Continuation, Prompt, Special
+from .protocol import Continuation, Opening, Prompt, Special
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -105,11 +106,17 @@ class Encoder:
         for number, part in enumerate(prompt):
             if isinstance(part, Special):
                 parts.append([self.control(part.name)])
-            elif part:
+                continue
+            stands_alone, text = (True, part.text) if isinstance(part, Opening) else (not number, part)
+            if text:
                 texts.append(len(parts))
-                parts.append(self._bare(part) if number else self.text(part))
+                parts.append(self.text(text) if stands_alone else self._bare(text))
         lost = _shorten(parts, texts, room)
         return [number for part in parts for number in part] or [self.start_token], lost
+
+    def seen(self, ids: Sequence[int], lost: int) -> str | None:
+        """What is left of a prompt that lost tokens, as text; None if it lost none."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=False)) if lost else None
 
     def answer(self, prompt_ids: Sequence[int]) -> Spelling | Rereading:
         """What spells the tokens of one answer."""
@@ -220,20 +227,27 @@ def _template(folder: Path, start_token: int) -> list[int]:
 
 
 def _shorten(parts: list[list[int]], texts: Iterable[int], room: int) -> int:
-    """Cut texts until the parts fit: the one before the hole at its beginning, then the others at their ends.
+    """Cut texts until the parts fit; returns the tokens lost.
 
-    The text before the hole is the one that the answer follows at once, else the first. Returns the tokens lost.
+    The text before the hole (the one that the answer follows at once, else the first) keeps its end, those behind it
+    keep their beginnings. They share the room as their lengths are, but the first of them has at least half of it.
     """
     texts = list(texts)
-    excess = lost = max(0, sum(map(len, parts)) - room)
-    if not excess:
+    lost = max(0, sum(map(len, parts)) - room)
+    if not lost:
         return 0
-    before = texts[-1] if texts and texts[-1] == len(parts) - 1 else next(iter(texts), None)
-    for number in sorted(texts, key=lambda number: number != before):
-        part = parts[number]
-        cut = min(excess, len(part))
-        parts[number] = part[cut:] if number == before else part[: len(part) - cut]
-        excess -= cut
-    if excess:
-        raise ValueError(f"the control tokens of a prompt alone need {excess + room} tokens; there is room for {room}")
+    sizes = {number: len(parts[number]) for number in texts}
+    left = sum(sizes.values()) - lost
+    if left < 0:
+        raise ValueError(f"the control tokens of a prompt alone need {room - left} tokens; there is room for {room}")
+    before = texts[-1] if texts[-1] == len(parts) - 1 else texts[0]
+    behind = sum(sizes.values()) - sizes[before]
+    share = max((left + 1) // 2, round(left * sizes[before] / (sizes[before] + behind)))
+    kept = min(sizes[before], max(share, left - behind))
+    parts[before] = parts[before][sizes[before] - kept :]
+    left -= kept
+    for number in texts:
+        if number != before:
+            parts[number] = parts[number][:left]
+            left -= len(parts[number])
     return lost

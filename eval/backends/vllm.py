@@ -14,20 +14,22 @@ from typing import Any
 
 from ...files import read_json
 from ...strict import ConfigError, fingerprint
-from .asking import Ask, Complete, complete_requests, score_pairs, score_texts, width
+from .asking import Ask, Complete, Scorer, complete_requests, width
 from .batching import Found, Row, plan, unknown_batches
 from .checkpoint import context_tokens_of, file_digests
 from .encoding import Encoder
 from .network import Training
-from .protocol import Continuation, Done, Generated, Generation, Likelihood, Sampling, Scored
+from .protocol import Done, Generated, Generation, Sampling
 from .sampling import seed_of
 
 POSITIONS_PER_CALL = 1 << 20
 """Tokens handed to vLLM at a time; what is recorded is recorded after each call."""
 
 
-class VllmBackend:
+class VllmBackend(Scorer):
     """A model folder, served by vLLM in this process."""
+
+    is_prefix = False
 
     def __init__(self, folder: Path | str, dtype: str = "auto", **options: Any) -> None:
         """Open the folder.
@@ -48,6 +50,8 @@ class VllmBackend:
             raise ConfigError(f"{path}: no such file; a model folder holds config.json, tokenizer.json and weights")
         config = read_json(path)
         self.context_tokens = context_tokens_of(config, path)
+        # With its last target a row has to fit, and vLLM generates one token more.
+        self.window = self.context_tokens - 2
         self.training = Training.of(self.folder)
         self.encoder = Encoder(self.folder, config)
         self.controls = self.encoder.controls
@@ -68,22 +72,6 @@ class VllmBackend:
             "context_tokens": self.context_tokens,
         }
         self.identity = fingerprint("vllm", file_digests(self.folder), dtype, sorted(map(str, options.items())))
-
-    def loglikelihood(
-        self, requests: Sequence[Continuation], done: Done[Scored] | None = None, known: Collection[int] = ()
-    ) -> list[Scored | None]:
-        """See `Backend`."""
-        return score_pairs(self.encoder, requests, self._room, False, self._asking(known), done)
-
-    def rolling(
-        self,
-        texts: Sequence[str],
-        max_tokens: int | None = None,
-        done: Done[Likelihood] | None = None,
-        known: Collection[int] = (),
-    ) -> list[Likelihood | None]:
-        """See `Backend`."""
-        return score_texts(self.encoder, texts, max_tokens, self._room, self._asking(known), done)
 
     def generate(
         self,
@@ -119,18 +107,15 @@ class VllmBackend:
             outputs = self._run([encoded[position][0] for position in batch], settings)
             found = []
             for position, output in zip(batch, outputs, strict=True):
-                results[position] = _generated(output.outputs[0], stop_tokens, encoded[position][1])
+                ids, lost = encoded[position]
+                results[position] = _generated(output.outputs[0], stop_tokens, lost, self.encoder.seen(ids, lost))
                 found.append(results[position])
             if done:
                 done(batch, [each for each in found if each is not None])
         return results
 
-    @property
-    def _room(self) -> int:
-        """Inputs of a row: with its last target it has to fit, and vLLM generates one token more."""
-        return self.context_tokens - 2
-
-    def _asking(self, known: Collection[int]) -> Ask:
+    def asking(self, known: Collection[int]) -> Ask:
+        """See `Scorer`."""
         setting = self._vllm.SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=1, detokenize=False)
 
         def compute(batch: Sequence[Row]) -> list[Found]:
@@ -157,9 +142,9 @@ class VllmBackend:
         return outputs
 
 
-def _generated(output: Any, stop_tokens: Sequence[int], lost: int) -> Generated:
+def _generated(output: Any, stop_tokens: Sequence[int], lost: int, seen: str | None) -> Generated:
     """VLLM's `stop_reason` is the stop text, the id of a stop token, or None for the model's own end."""
     if output.finish_reason == "length":
-        return Generated(output.text, len(output.token_ids), "length", lost)
+        return Generated(output.text, len(output.token_ids), "length", lost, seen)
     is_stop = isinstance(output.stop_reason, str) or output.stop_reason in stop_tokens
-    return Generated(output.text, len(output.token_ids), "stop" if is_stop else "end", lost)
+    return Generated(output.text, len(output.token_ids), "stop" if is_stop else "end", lost, seen)

@@ -17,10 +17,11 @@ from ..backends.protocol import Continuation, Scored
 from ..normalisation import choice_correct, chosen
 from ..session import Session
 from ..store import items_frame
-from ..tasks.load import Item, Task
+from ..tasks.items import Item
 from ..tasks.prompts import context, continuation, gold, unconditional
 from ..tasks.schema import ChoiceTask, HeldoutPairsTask
-from .documents import heldout
+from ..tasks.task import Task
+from . import documents
 from .heldout_pairs import heldout_items
 
 HELDOUT_PAIRS = ChoiceTask.model_validate(
@@ -104,7 +105,7 @@ def _row(
 def _pairs(task: Task, session: Session) -> Task:
     config = task.config
     assert isinstance(config, HeldoutPairsTask)
-    rows = heldout_items(config, heldout(task, session))
+    rows = heldout_items(config, documents.check(task, session.documents))
     if not rows:
         raise ValueError(f'task "{task.name}": no function in the held-out documents can be mutated')
     items = tuple(Item(row["id"], row["cluster"], row["language"], row) for row in rows)

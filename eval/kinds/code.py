@@ -7,38 +7,24 @@ gave Mistral-7B 0.012 instead of 0.274 on HumanEval). One trial costs some milli
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
 
 from ...sandbox import containment
-from ..backends.protocol import Generated, Generation, Prompt, Sampling, Special
+from ...sandbox.run import Outcome
+from ..backends.protocol import Generated, Generation, Prompt, Sampling, spelled
+from ..notes import cuts
 from ..session import Session
 from ..store import items_frame
-from ..tasks.load import Item, Task
+from ..tasks.items import Item
 from ..tasks.prompts import context
 from ..tasks.schema import CodeTask
-from .answers import extracted
-from .execution import (
-    Calibration,
-    ReferencesFail,
-    calibrate,
-    check_toolchains,
-    execution_config,
-    judged_by,
-    language,
-    program_of,
-    reference_of,
-    source_of,
-    trial_of,
-    verdict,
-)
-
-__all__ = [
-    "Calibration", "ReferencesFail", "calibrate", "check_toolchains", "generated", "program", "reference_of", "run",
-    "trial_of",
-]  # fmt: skip
+from ..tasks.task import Task
+from .execution import Calibration, execution_config, judged_by, language, trial_of, verdict
+from .programs import calibrated, program
 
 
 def run(task: Task, session: Session) -> tuple[pl.DataFrame, dict[str, Any]]:
@@ -52,48 +38,27 @@ def run(task: Task, session: Session) -> tuple[pl.DataFrame, dict[str, Any]]:
     assert isinstance(config, CodeTask)
     items = session.chosen(task.items)
     judged = judged_by(task, session)
-    calibration = calibrate(task, items, judged=judged)
-    prompts = {item.id: prompt(task, item) for item in items}
-    pairs, answers = generated(task, session, items, prompts, config.stop)
+    calibration = calibrated(task, items, judged=judged)
+    prompts: dict[str, Prompt] = {item.id: context(task, item) for item in items}
+    sampling = sampling_of(task, session, config.stop)
+    pairs, answers = generated(task, session, items, prompts, sampling)
     rows, trials = [], []
     for (item, sample), each in zip(pairs, answers, strict=True):
-        kept = extracted(each.text, config.extract, str(item.fields.get("entry_point", "")))
-        source = source_of(kept, program_of(task, item, kept, config.strip_prompt))
-        trials.append(trial_of(task, item, source, calibration.limits[item.id]))
+        trials.append(trial_of(task, item, program(task, item, each.text, each.form), calibration.limits[item.id]))
         rows.append(row(task, "problems", item, sample, prompts[item.id], each))
     outcomes = judged(
         trials, [["answer", item.id, trial.source] for (item, _), trial in zip(pairs, trials, strict=True)]
     )
-    rows = [{**each, **verdict(outcome)} for each, outcome in zip(rows, outcomes, strict=True)]
-    return items_frame(rows), facts(calibration, answers, session.config.sandbox_level)
+    return with_verdicts(rows, answers, outcomes), facts(task, session, calibration, answers, sampling)
 
 
-def prompt(task: Task, item: Item) -> str:
-    """What the model sees."""
-    text = context(task, item)
-    return text.rstrip() if isinstance(task.config, CodeTask) and task.config.strip_prompt else text
-
-
-def program(task: Task, item: Item, answer: str) -> str:
-    """What is executed of a model's answer, prompt included."""
-    config = task.config
-    assert isinstance(config, CodeTask)
-    kept = extracted(answer, config.extract, str(item.fields.get("entry_point", "")))
-    return program_of(task, item, kept, config.strip_prompt)
-
-
-def generated(
-    task: Task,
-    session: Session,
-    items: Sequence[Item],
-    prompts: dict[str, Any],
-    stop: Sequence[str],
-    stop_tokens: Sequence[str] = (),
-) -> tuple[list[tuple[Item, int]], list[Generated]]:
-    """((item, number of the sample), …) and an answer to each, sampled as the evaluation's config says."""
+def sampling_of(
+    task: Task, session: Session, stop: Sequence[str], stop_tokens: Sequence[str] = (), share: int = 2
+) -> Sampling:
+    """As the evaluation's config says; an answer has at most one `share`-th of the model's window."""
     config = session.config
-    sampling = Sampling(
-        getattr(task.config, "max_new_tokens", None) or config.max_new_tokens,
+    return Sampling(
+        session.room(longest(task, session), share),
         tuple(stop),
         tuple(stop_tokens),
         config.temperature,
@@ -101,7 +66,18 @@ def generated(
         config.top_k,
         config.seed,
     )
-    pairs = [(item, sample) for item in items for sample in range(config.samples)]
+
+
+def longest(task: Task, session: Session) -> int:
+    """Tokens of an answer, as the task or the evaluation's config has them."""
+    return execution_config(task).max_new_tokens or session.config.max_new_tokens
+
+
+def generated(
+    task: Task, session: Session, items: Sequence[Item], prompts: dict[str, Prompt], sampling: Sampling
+) -> tuple[list[tuple[Item, int]], list[Generated]]:
+    """((item, number of the sample), …) and an answer to each."""
+    pairs = [(item, sample) for item in items for sample in range(session.config.samples)]
     requests = [Generation(prompts[item.id], item.id, sample) for item, sample in pairs]
     return pairs, session.generate(task, requests, sampling)
 
@@ -115,23 +91,33 @@ def row(task: Task, stream: str, item: Item, sample: int, prompt: Prompt, answer
         "cluster": item.cluster,
         "stream": stream,
         "language": item.language or language(execution_config(task), item),
-        "prompt": _shown(prompt),
+        "prompt": spelled(prompt) if answer.seen is None else answer.seen,
         "answer": answer.text,
     }
 
 
-def facts(calibration: Calibration, answers: Sequence[Generated], required_level: int) -> dict[str, Any]:
+def with_verdicts(
+    rows: Sequence[dict[str, Any]], answers: Sequence[Generated], outcomes: Sequence[Outcome]
+) -> pl.DataFrame:
+    """Items with how each program ended, and what its prompt had lost."""
+    whole = []
+    for each, answer, outcome in zip(rows, answers, outcomes, strict=True):
+        found = verdict(outcome)
+        if answer.lost_tokens:
+            detail = {**json.loads(found["detail"] or "{}"), "prompt_tokens_cut": answer.lost_tokens}
+            found["detail"] = json.dumps(detail)
+        whole.append({**each, **found})
+    return items_frame(whole)
+
+
+def facts(
+    task: Task, session: Session, calibration: Calibration, answers: Sequence[Generated], sampling: Sampling
+) -> dict[str, Any]:
     """For the record of the evaluation."""
     return {
-        "sandbox_level": containment.best(required_level).level,
+        "sandbox_level": containment.best(session.config.sandbox_level).level,
         "reference_pass_rate": calibration.rate,
         "references_failed": list(calibration.failed),
-        "prompts_cut": sum(each.lost_tokens > 0 for each in answers),
-        "answers_cut": sum(each.finish == "length" for each in answers),
+        "own_references": len(task.calibration),
+        **cuts(answers, sampling, longest(task, session)),
     }
-
-
-def _shown(prompt: Prompt) -> str:
-    if isinstance(prompt, str):
-        return prompt
-    return "".join(part.name if isinstance(part, Special) else part for part in prompt)

@@ -17,8 +17,8 @@ import polars as pl
 from ...strict import ConfigError
 from ..session import Session
 from ..store import WHOLE_STREAMS, items_frame
-from ..tasks.load import Task
 from ..tasks.schema import HeldoutTask
+from ..tasks.task import Task
 from ..windows import cut_bytes, excerpt
 
 COLUMNS = ("id", "text", "stream", "language", "family")
@@ -33,9 +33,8 @@ def run(task: Task, session: Session) -> tuple[pl.DataFrame, dict[str, Any]]:
     """
     config = task.config
     assert isinstance(config, HeldoutTask)
-    chosen, left_out = choose(
-        heldout(task, session), config, session.config.documents_per_stream, session.config.min_families
-    )
+    there = check(task, session.documents)
+    chosen, left_out = choose(there, config, session.config.documents_per_stream, session.config.min_families)
     texts = [_piece(text, document, config) for document, text in chosen.select("id", "text").iter_rows()]
     found = session.rolling(task, texts, chosen["id"].to_list(), config.max_tokens)
     for document, each in zip(chosen["id"], found, strict=True):
@@ -57,15 +56,17 @@ def run(task: Task, session: Session) -> tuple[pl.DataFrame, dict[str, Any]]:
     return items_frame(rows), {"left_out": left_out}
 
 
-def heldout(task: Task, session: Session) -> pl.DataFrame:
+def check(task: Task, documents: pl.DataFrame | None) -> pl.DataFrame:
     """The held-out documents.
 
     Raises:
         ConfigError: if there are none.
     """
-    if session.documents is None:
-        raise ConfigError(f"task {task.name} needs held-out documents: give them, or choose other tasks")
-    return session.documents
+    if documents is None:
+        raise ConfigError(
+            f"task {task.name} needs held-out documents: give them with --documents, or choose other tasks"
+        )
+    return documents
 
 
 def choose(

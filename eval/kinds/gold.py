@@ -15,8 +15,8 @@ import polars as pl
 from ..backends.protocol import Continuation
 from ..session import Session
 from ..store import items_frame
-from ..tasks.load import Task
 from ..tasks.prompts import context, continuation
+from ..tasks.task import Task
 
 
 def run(task: Task, session: Session) -> tuple[pl.DataFrame, dict[str, Any]]:

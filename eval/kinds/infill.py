@@ -2,7 +2,8 @@
 
 The prompt's format (sentinels, order, end token) is data, see `eval/infilling.py`. Nothing is cut off an answer but
 what the format says ends it, as CodeGen2 does. Some holes need no filling: the share of items that an empty middle
-passes is reported beside the score.
+passes is reported beside the score. Where the model's window is small, the middle has at most a quarter of it: what
+stands around the hole decides more than room for an answer that is rarely longer than a few lines.
 """
 
 from __future__ import annotations
@@ -13,11 +14,15 @@ import polars as pl
 
 from ..infilling import infill_prompt, resolve_format, stop_tokens_of
 from ..session import Session
-from ..store import items_frame
-from ..tasks.load import Task
 from ..tasks.schema import InfillTask
-from .code import facts, generated, row
-from .execution import calibrate, empty_rate, judged_by, program_of, trial_of, verdict
+from ..tasks.task import Task
+from .code import facts, generated, row, sampling_of, with_verdicts
+from .execution import empty_rate, judged_by, trial_of
+from .programs import calibrated, program
+
+ANSWER_SHARE = 4
+"""Of the window one part in so many is for the answer. The longest references, those of several lines, have 106
+characters in the median and 414 at the 95th percentile."""
 
 
 def run(task: Task, session: Session) -> tuple[pl.DataFrame, dict[str, Any]]:
@@ -32,21 +37,20 @@ def run(task: Task, session: Session) -> tuple[pl.DataFrame, dict[str, Any]]:
     chosen = resolve_format(session.config.infill, session.backend)
     items = session.chosen(task.items)
     judged = judged_by(task, session)
-    calibration = calibrate(task, items, judged=judged)
+    calibration = calibrated(task, items, judged=judged)
     floor = empty_rate(task, items, judged_by(task, session, rerun_timeouts=False))
     prompts = {item.id: infill_prompt(chosen, item.fields["prefix"], item.fields["suffix"]) for item in items}
-    pairs, answers = generated(task, session, items, prompts, config.stop, stop_tokens_of(chosen))
+    sampling = sampling_of(task, session, config.stop, stop_tokens_of(chosen), ANSWER_SHARE)
+    pairs, answers = generated(task, session, items, prompts, sampling)
     rows, trials = [], []
     for (item, sample), each in zip(pairs, answers, strict=True):
-        source = program_of(task, item, each.text)
-        trials.append(trial_of(task, item, source, calibration.limits[item.id]))
+        trials.append(trial_of(task, item, program(task, item, each.text, each.form), calibration.limits[item.id]))
         rows.append(row(task, "infill", item, sample, prompts[item.id], each))
     outcomes = judged(
         trials, [["answer", item.id, trial.source] for (item, _), trial in zip(pairs, trials, strict=True)]
     )
-    rows = [{**each, **verdict(outcome)} for each, outcome in zip(rows, outcomes, strict=True)]
-    return items_frame(rows), {
-        **facts(calibration, answers, session.config.sandbox_level),
+    return with_verdicts(rows, answers, outcomes), {
+        **facts(task, session, calibration, answers, sampling),
         "empty_rate": floor,
         "format": chosen.name,
     }

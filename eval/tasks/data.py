@@ -41,7 +41,8 @@ class Found:
 
     Attributes:
         sha256: of its bytes as they lie on disk.
-        verified: is it the published file? None: no hash is known for one of this name.
+        verified: is it the published file? None: no hash is known for one of this name. False: it has the name of a
+            published one whose hash is another.
     """
 
     path: Path

@@ -29,7 +29,7 @@ from .schema import (
     TestsConfig,
     ValueConfig,
 )
-from .templates import evaluate, fill, look_up, names
+from .templates import evaluate, fill, look_up, names, shown
 
 RESERVED = ("id", "cluster")
 """Fields of a layout that name the item; the others are the templates', `language` is both."""
@@ -182,18 +182,18 @@ def _each(value: Any, step: Callable[[str], Any]) -> Any:
 def _matched(pattern: str, text: str) -> str:
     found = re.search(pattern, text)
     if found is None:
-        raise ValueError(f"{_shown(text)} does not match {pattern!r}")
+        raise ValueError(f"{shown(text)} does not match {pattern!r}")
     return found[1] or ""
 
 
 def _position(value: Any, among: Any) -> int:
     if not isinstance(among, list):
-        raise ValueError(f"index_in: {_shown(among)} is no list")
+        raise ValueError(f"index_in: {shown(among)} is no list")
     texts = [str(each).strip() for each in among]
     if value in among:
         return among.index(value)
     if str(value).strip() not in texts:
-        raise ValueError(f"{_shown(value)} is none of {_shown(among)}")
+        raise ValueError(f"{shown(value)} is none of {shown(among)}")
     return texts.index(str(value).strip())
 
 
@@ -219,22 +219,22 @@ def _check(config: TaskConfig) -> Check:
 def _choice(fields: Mapping[str, Any], where: str) -> None:
     choices = _needed(fields, where, "choices")
     if not isinstance(choices, list) or len(choices) < 2:
-        raise ConfigError(f"{where}: field choices: a list of at least two is needed (got {_shown(choices)})")
+        raise ConfigError(f"{where}: field choices: a list of at least two is needed (got {shown(choices)})")
     for number, choice in enumerate(choices):
         if not isinstance(choice, str) or not choice.strip():
-            raise ConfigError(f"{where}: field choices: choice {number} is no text or empty (got {_shown(choice)})")
+            raise ConfigError(f"{where}: field choices: choice {number} is no text or empty (got {shown(choice)})")
     gold = _needed(fields, where, "gold")
     for each in gold if isinstance(gold, list) and gold else [gold]:
         if not isinstance(each, int) or isinstance(each, bool) or not 0 <= each < len(choices):
             raise ConfigError(
-                f"{where}: field gold: the position of one of {len(choices)} choices is needed (got {_shown(each)})"
+                f"{where}: field gold: the position of one of {len(choices)} choices is needed (got {shown(each)})"
             )
 
 
 def _answers(fields: Mapping[str, Any], where: str) -> None:
     answers = _needed(fields, where, "answers")
     if not isinstance(answers, list) or not answers or not all(isinstance(each, str) for each in answers):
-        raise ConfigError(f"{where}: field answers: a list of texts is needed, and not empty (got {_shown(answers)})")
+        raise ConfigError(f"{where}: field answers: a list of texts is needed, and not empty (got {shown(answers)})")
 
 
 def _code(fields: Mapping[str, Any], where: str, texts: Sequence[str], tests: TestsConfig) -> None:
@@ -243,7 +243,7 @@ def _code(fields: Mapping[str, Any], where: str, texts: Sequence[str], tests: Te
     wanted = str if tests.form in ("check", "program") else list
     if not isinstance(found, wanted) or not found:
         form = "text" if wanted is str else "a list"
-        raise ConfigError(f"{where}: field tests: {form} is needed, and not empty (got {_shown(found)})")
+        raise ConfigError(f"{where}: field tests: {form} is needed, and not empty (got {shown(found)})")
     if tests.form in ("calls", "check"):
         _texts(fields, where, ("entry_point",))
 
@@ -251,18 +251,13 @@ def _code(fields: Mapping[str, Any], where: str, texts: Sequence[str], tests: Te
 def _texts(fields: Mapping[str, Any], where: str, wanted: Sequence[str]) -> None:
     for name in wanted:
         if not isinstance(value := _needed(fields, where, name), str):
-            raise ConfigError(f"{where}: field {name}: text is needed (got {_shown(value)})")
+            raise ConfigError(f"{where}: field {name}: text is needed (got {shown(value)})")
 
 
 def _needed(fields: Mapping[str, Any], where: str, name: str) -> Any:
     if name not in fields:
         raise ConfigError(f'{where}: no field "{name}"{nearest(name, fields)}; the layout gives {", ".join(fields)}')
     return fields[name]
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 120 else text[:117] + "…"
 
 
 def _capital(text: str) -> str:

@@ -8,7 +8,7 @@ same items from another form of the file are the same task. Loading takes about 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,18 +33,7 @@ from .schema import (
     SuiteConfig,
     TaskConfig,
 )
-
-__all__ = [
-    "Item",
-    "MissingData",
-    "Task",
-    "known_suites",
-    "known_tasks",
-    "load_suite",
-    "load_task",
-    "load_tasks",
-    "task_config",
-]
+from .task import Task
 
 FOLDER = CONFIGS / "tasks"
 SUITES = CONFIGS / "papers"
@@ -54,48 +43,15 @@ PROSE: Any = {
     "license": True,
     "data": True,
     "layouts": True,
+    "texts": True,
+    "calibration": True,
     "shots": {"data": True, "rows": True},
 }
-"""Keys of a task that change nothing that is asked: the items say what came of data and layouts."""
+"""Keys of a task that change nothing that is asked: the items say what came of data, texts and layouts."""
 
 
 class MissingData(ConfigError):
     """A task's data is nowhere: the user has to bring or fetch it."""
-
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """A task as loaded; only the same object is equal.
-
-    Attributes:
-        items: none for tasks over held-out documents.
-        shots: examples; some more than are shown, for items that are among them.
-        facts: name of the file, sha256, verified (None: no hash is published), items, of (published count), license.
-    """
-
-    config: AnyTask
-    items: tuple[Item, ...]
-    shots: tuple[Item, ...]
-    fingerprint: str
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        return self.config.name
-
-
-def load_tasks(names: Sequence[str], data: Sequence[Path] = ()) -> list[Task]:
-    """All tasks of an evaluation.
-
-    Raises:
-        ConfigError: if two tasks share a name, or one of them is wrong.
-    """
-    tasks = [load_task(each, data) for each in names]
-    found = [task.name for task in tasks]
-    twice = sorted({name for name in found if found.count(name) > 1})
-    if twice:
-        raise ConfigError(f"tasks: names must differ; twice: {', '.join(twice)}")
-    return tasks
 
 
 def load_task(name_or_path: str, data: Sequence[Path] = ()) -> Task:
@@ -123,9 +79,16 @@ def load_task(name_or_path: str, data: Sequence[Path] = ()) -> Task:
         sorted((asdict(item) for item in items), key=lambda item: str(item["id"])),
         [asdict(shot) for shot in shots],
     )
-    facts: dict[str, Any] = {"file": found.path.name, "sha256": found.sha256, "verified": found.verified}
-    facts |= {"items": len(items), "of": config.data.items, "license": config.license}
-    task = Task(config, tuple(items), tuple(shots), asked, facts)
+    is_ours = found.path.parent == path.parent == FOLDER  # it comes with codesieve
+    facts: dict[str, Any] = {
+        "file": found.path.name,
+        "sha256": found.sha256,
+        "verified": True if is_ours else found.verified,
+        "items": len(items),
+        "of": config.data.items,
+        "license": config.license,
+    }
+    task = Task(config, tuple(items), tuple(shots), asked, facts, _own_items(config, path))
     _try(task, path)
     return task
 
@@ -177,6 +140,8 @@ def file_names(config: TaskConfig) -> tuple[str, ...]:
 def _path(name_or_path: str) -> Path:
     is_path = Path(name_or_path).suffix in {".yaml", ".yml"} or "/" in name_or_path
     if not is_path and not (FOLDER / f"{name_or_path}.yaml").is_file():
+        if suite := load_suite(name_or_path):
+            raise ConfigError(f'"{name_or_path}" is a suite; name one of its tasks: {", ".join(suite.tasks)}')
         raise ConfigError(unknown("task", name_or_path, [*_names(FOLDER), *_names(SUITES)]))
     return resolve(name_or_path, "tasks")
 
@@ -212,7 +177,24 @@ def _model(kind: str, data: Mapping[str, Any]) -> type[Config]:
 
 def _items(config: TaskConfig, data: DataConfig, path: Path, given: Sequence[Path]) -> tuple[Found, list[Item]]:
     found = identify(data, _find(config, data, path, given))
-    return found, make_items(read(found.path), config, data)
+    return found, make_items(_with_texts(read(found.path), config), config, data)
+
+
+def _with_texts(rows: Sequence[Row], config: TaskConfig) -> list[Row]:
+    """Rows with the texts that every one has; a column of the same name is the row's own."""
+    return [Row(row.where, {**config.texts, **row.values}) for row in rows] if config.texts else list(rows)
+
+
+def _own_items(config: TaskConfig, path: Path) -> tuple[Item, ...]:
+    if not isinstance(config, CodeTask):
+        return ()
+    places = [f"{path}: calibration: {number}" for number in range(1, len(config.calibration) + 1)]
+    rows = [Row(where, each.row) for where, each in zip(places, config.calibration, strict=True)]
+    items = make_items(_with_texts(rows, config), config, DataConfig(files=("-",))) if rows else []
+    return tuple(
+        replace(item, fields={**item.fields, "reference": own.reference})
+        for item, own in zip(items, config.calibration, strict=True)
+    )
 
 
 def _find(config: TaskConfig, data: DataConfig, path: Path, given: Sequence[Path]) -> Path:
@@ -245,7 +227,7 @@ def _shots(config: TaskConfig, path: Path, given: Sequence[Path]) -> list[Item]:
         found = _items(config, shots.data, path, given)[1][: 2 * shots.count]
     else:
         rows = [Row(f"{path}: shots: row {number}", row) for number, row in enumerate(shots.rows, start=1)]
-        found = make_items(rows, config, DataConfig(files=("-",))) if rows else []
+        found = make_items(_with_texts(rows, config), config, DataConfig(files=("-",))) if rows else []
     if len(found) < shots.count:
         raise ConfigError(f"{path}: shots: {shots.count} are wanted, but there are {len(found)}")
     return found

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .items import Item
 from .schema import ChoiceTask, CodeTask, GoldTask, InfillTask, JudgeTask, MatchTask, TaskConfig
+from .task import Task
 from .templates import fill
-
-if TYPE_CHECKING:
-    from .load import Task
 
 __all__ = ["context", "continuation", "fill", "gold", "unconditional"]
 

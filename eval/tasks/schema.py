@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from ...strict import Config, Fraction, Name
+from ...config import EvalConfig
+from ...strict import Config, Fraction, Name, nearest
 
 HUMANEVAL_STOP = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
 """Where a completed function ends: Chen et al. 2021, section 2.1."""
@@ -110,6 +111,9 @@ class TaskConfig(Config):
     license: str = ""
     data: DataConfig
     layouts: tuple[Layout, ...] = ()
+    texts: dict[str, str] = Field(
+        default_factory=dict, description="name → text that every row has besides its columns, for layouts"
+    )
     shots: ShotsConfig = ShotsConfig()
 
 
@@ -210,6 +214,13 @@ class TestsConfig(Config):
     )
 
 
+class OwnItemConfig(Config):
+    """An item that is written in the task's file, with an answer that has to pass."""
+
+    row: dict[str, Any] = Field(description="in the data's layout")
+    reference: str
+
+
 class CodeTask(TaskConfig):
     """Problems that are completed by the model and judged by running their tests.
 
@@ -232,6 +243,9 @@ class CodeTask(TaskConfig):
     max_new_tokens: int | None = Field(None, gt=0, description="default: the eval config's")
     tests: TestsConfig = TestsConfig()
     min_reference_pass_rate: Fraction = Field(1.0, description="refuse to score where the references do worse")
+    calibration: tuple[OwnItemConfig, ...] = Field(
+        (), description="run before anything is scored, and all must pass: for data that has no references"
+    )
 
 
 class InfillTask(TaskConfig):
@@ -284,9 +298,17 @@ class GroupConfig(Config):
     tasks: Annotated[tuple[str, ...], Field(min_length=1)]
     metric: str = Field(description="of every task: accuracy, exact_match, pass_at_1, bits_per_byte, …")
     metrics: dict[str, str] = Field(default_factory=dict, description="task → metric, where it is another")
+    settings: dict[str, Any] = Field(
+        default_factory=dict,
+        description="key of the eval config → the paper's value, which the group needs to be the paper's; samples: at "
+        "least so many",
+    )
 
     @model_validator(mode="after")
     def _known(self) -> Self:
+        for key in self.settings:
+            if key not in EvalConfig.model_fields:
+                raise ValueError(f'settings: the eval config has no "{key}"{nearest(key, EvalConfig.model_fields)}')
         if strange := sorted(self.metrics.keys() - set(self.tasks)):
             raise ValueError(f"metrics of tasks that are not in the group: {', '.join(strange)}")
         return self

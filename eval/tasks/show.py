@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from ...strict import ConfigError, nearest
+from ..backends.protocol import spelled
 from ..infilling import infill_prompt, resolve_format, stop_tokens_of
 from .items import Item
-from .load import Task
 from .prompts import context, continuation, gold, unconditional
 from .schema import ChoiceTask, CodeTask, GoldTask, InfillTask, JudgeTask, MatchTask
+from .task import Task
 from .templates import fill
 
 ANSWER = "⟨answer⟩"
@@ -17,19 +18,17 @@ ANSWER = "⟨answer⟩"
 
 
 def choose(task: Task, number_or_id: int | str) -> Item:
-    """The item of that id, or else the one of that number, counted from 0.
+    """The item of that id, or else the one of that number, counted from 0. Many benchmarks have numbers as ids.
 
     Raises:
         ConfigError: if there is none.
     """
     by_id = {item.id: item for item in task.items}
     wanted = str(number_or_id)
-    if wanted in by_id and not isinstance(number_or_id, int):
+    if wanted in by_id:
         return by_id[wanted]
     if wanted.isdecimal() and int(wanted) < len(task.items):
         return task.items[int(wanted)]
-    if wanted in by_id:
-        return by_id[wanted]
     if not task.items:
         raise ConfigError(f'task "{task.name}" has no items of its own: it scores held-out documents')
     raise ConfigError(
@@ -105,8 +104,7 @@ def _code(task: Task, item: Item, config: CodeTask | InfillTask, infill: str) ->
     }
     if isinstance(config, InfillTask):
         chosen = resolve_format(infill, None)
-        parts = infill_prompt(chosen, item.fields["prefix"], item.fields["suffix"])
-        found["prompt"] = "".join(part if isinstance(part, str) else part.name for part in parts)
+        found["prompt"] = spelled(infill_prompt(chosen, item.fields["prefix"], item.fields["suffix"]))
         found |= {"format": chosen.name, "stop_tokens": stop_tokens_of(chosen), "suffix": item.fields["suffix"]}
     else:
         found["extract"] = config.extract

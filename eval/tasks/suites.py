@@ -1,7 +1,8 @@
 """A paper's tasks in its groups: what of them can be run here, and the means that may be printed.
 
-A group's mean is the paper's only if every task of it is there with every published item. Otherwise the group is
-titled "6 of 11" and has no mean, but `mean_of_available` under that name. Averages over groups follow the same rule.
+A group's mean is the paper's only if every task of it is there with every published item, from a file that is not known
+to be another, and was asked with the settings that the group names. Otherwise the group is titled "6 of 11", says why,
+and has no mean, but `mean_of_available` under that name. Averages over groups follow the same rule.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .load import MissingData, Task, load_task
-from .schema import SuiteConfig
+from ..notes import part_of
+from .load import MissingData, load_task
+from .schema import GroupConfig, SuiteConfig
+from .task import Task
 
 Measured = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """Task → stream → metric, as `eval/metrics.py` gives them."""
@@ -44,24 +47,32 @@ def available(suite: SuiteConfig, data: Sequence[Path] = ()) -> Available:
     return Available(tuple(tasks), missing)
 
 
-def summary(suite: SuiteConfig, measured: Measured, facts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def summary(
+    suite: SuiteConfig,
+    measured: Measured,
+    facts: Mapping[str, Mapping[str, Any]],
+    settings: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """The suite's scores: by task, group and average.
 
     Args:
         measured: of one model.
-        facts: of each task; `of` is the published number of items.
+        facts: of each task; `of` is the published number of items, `verified` is False for a file known to be another.
+        settings: the eval config, for groups that name the paper's.
 
     Returns:
         `{"title", "complete", "groups": {name: {"title", "complete", "tasks": {task: {"metric", "value", "items",
-        "of", "complete"}}, "missing", "mean", "mean_of_available"}}, "averages": {name: value or None}}`. A mean that
-        may not be given is None.
+        "of", "complete", "why"}}, "missing", "mean", "mean_of_available"}}, "averages": {name: value or None},
+        "averages_of": {name: groups}}`; `why` says what keeps a task from being complete. A mean that may not be given
+        is None.
     """
     groups = {}
     for group in suite.groups:
+        others = _other_settings(group, settings or {})
         tasks = {
             task: found
             for task in group.tasks
-            if (found := _score(task, group.metrics.get(task, group.metric), measured, facts)) is not None
+            if (found := _score(task, group.metrics.get(task, group.metric), measured, facts, others)) is not None
         }
         values = [found["value"] for found in tasks.values()]
         missing = [task for task in group.tasks if task not in tasks]
@@ -89,16 +100,42 @@ def summary(suite: SuiteConfig, measured: Measured, facts: Mapping[str, Mapping[
         "complete": whole == count,
         "groups": groups,
         "averages": averages,
+        "averages_of": {name: list(members) for name, members in suite.averages.items()},
     }
 
 
-def _score(task: str, metric: str, measured: Measured, facts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
-    """The task's metric; None if it was not measured. Complete: with as many items as were published."""
+def _score(
+    task: str, metric: str, measured: Measured, facts: Mapping[str, Mapping[str, Any]], others: Sequence[str]
+) -> dict[str, Any] | None:
+    """The task's metric; None if it was not measured. `others`: settings that are not the paper's."""
     for values in measured.get(task, {}).values():
         if values.get(metric) is not None:
-            items = next((int(values[name]) for name in COUNTS if name in values), None)
+            items = scored_items(values)
             known = facts.get(task, {})
             published = known.get("of") or known.get("items")
-            complete = items is not None and published is not None and items >= published
-            return {"metric": metric, "value": values[metric], "items": items, "of": published, "complete": complete}
+            why = list(others)
+            if items is None or published is None:
+                why.append("how many items were published is not known")
+            elif part := part_of(known, items):
+                why.append(part)
+            if known.get("verified") is False:
+                why.append("not the published file")
+            found = {"metric": metric, "value": values[metric], "items": items, "of": published}
+            return {**found, "complete": not why, "why": why}
     return None
+
+
+def scored_items(values: Mapping[str, Any]) -> int | None:
+    """Items that a stream's metrics are of."""
+    return next((int(values[name]) for name in COUNTS if name in values), None)
+
+
+def _other_settings(group: GroupConfig, settings: Mapping[str, Any]) -> list[str]:
+    """Settings that are not those which the group names, with the paper's."""
+    found = []
+    for key, paper in group.settings.items():
+        own = settings.get(key)
+        is_enough = key == "samples" and own is not None and own >= paper
+        if own != paper and not is_enough:
+            found.append(f"{key} {own}, the paper's {paper}")
+    return found

@@ -81,7 +81,7 @@ def look_up(name: str, fields: Mapping[str, Any]) -> Any:
         raise ConfigError(f'unknown field "{first}"{nearest(first, fields)}; known: {", ".join(map(str, fields))}')
     value = _inside(fields[first], rest)
     if value is _MISSING:
-        raise ConfigError(f'"{name}" leads nowhere in {_shown(fields[first])}')
+        raise ConfigError(f'"{name}" leads nowhere in {shown(fields[first])}')
     return value
 
 
@@ -104,9 +104,10 @@ def _as_text(name: str, value: Any) -> str:
         return value
     if isinstance(value, int | float):
         return str(value)
-    raise ConfigError(f'field "{name}" is no text: {_shown(value)}')
+    raise ConfigError(f'field "{name}" is no text: {shown(value)}')
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value in a message."""
     text = repr(value)
     return text if len(text) <= 120 else text[:117] + "…"

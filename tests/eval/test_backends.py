@@ -308,17 +308,59 @@ def test_a_prompt_longer_than_the_context_loses_its_beginning(backend: Checkpoin
         backend.generate([greedy("x")], Sampling(24))
 
 
-def test_a_prompt_of_control_tokens_loses_text_far_from_the_answer(backend: CheckpointBackend) -> None:
-    mark = Special("<|endoftext|>")
+MARK = Special("<|endoftext|>")
+
+
+@pytest.mark.parametrize(
+    ("prefix", "suffix", "room", "kept"),
+    [
+        (40, 40, 20, (10, 10)),
+        (60, 20, 40, (30, 10)),  # as their lengths are
+        (20, 60, 40, (20, 20)),  # but half for what stands before the hole
+        (10, 90, 40, (10, 30)),  # of which there is less here
+        (90, 5, 40, (38, 2)),
+        (3, 3, 5, (3, 2)),
+        (40, 40, 1, (1, 0)),
+        (40, 40, 0, (0, 0)),
+    ],
+)
+@pytest.mark.parametrize("order", ["psm", "spm"])
+def test_a_program_with_a_hole_keeps_what_stands_around_the_hole(
+    backend: CheckpointBackend, prefix: int, suffix: int, room: int, kept: tuple[int, int], order: str
+) -> None:
+    before, behind = "\x01\x02" * 50, "\x03\x04" * 50  # one token a character
+    before, behind = before[:prefix], behind[:suffix]
+    first, second = backend.encoder.text(before), backend.encoder.text(behind)
+    assert (len(first), len(second)) == (prefix, suffix)
+    first, second = first[prefix - kept[0] :], second[: kept[1]]
+    if order == "psm":
+        ids, lost = backend.encoder.prompt((MARK, before, MARK, behind, MARK), room + 3)
+        assert ids == [0, *first, 0, *second, 0]
+    else:
+        ids, lost = backend.encoder.prompt((MARK, behind, MARK, before), room + 2)
+        assert ids == [0, *second, 0, *first]
+    assert lost == prefix + suffix - room
+
+
+def test_control_tokens_that_do_not_fit_are_refused(backend: CheckpointBackend) -> None:
+    for prompt in ((MARK, "x", MARK, "y", MARK), (MARK, MARK, MARK)):
+        with pytest.raises(ValueError, match="control tokens of a prompt alone need 3 tokens; there is room for 2"):
+            backend.encoder.prompt(prompt, 2)
+
+
+def test_an_answer_says_what_was_left_of_its_prompt(backend: CheckpointBackend) -> None:
     before, behind = "x = 1\n" * 9, "return y\n" * 9
-    sizes = [len(backend.encoder.text(text)) for text in (before, behind)]
-    ids, lost = backend.encoder.prompt((mark, before, mark, behind, mark), sum(sizes) + 3 - 10)
-    assert lost == 10
-    assert ids == [0, *backend.encoder.text(before)[10:], 0, *backend.encoder.text(behind), 0]
-    ids, _ = backend.encoder.prompt((mark, behind, mark, before), sizes[1] + 2 + 5)
-    assert ids == [0, *backend.encoder.text(behind), 0, *backend.encoder.text(before)[-5:]]
-    with pytest.raises(ValueError, match="control tokens of a prompt alone need 3 tokens"):
-        backend.encoder.prompt((mark, before, mark, behind, mark), 2)
+    requests = [
+        Generation((MARK, before, MARK, behind, MARK), "a"),
+        Generation("x", "b"),
+        Generation("y = 2\n" * 30, "c"),
+    ]
+    hole, whole, text = backend.generate(requests, Sampling(4))
+    assert sure(whole).seen is None
+    prefix, suffix = sure(hole).seen.split("<|endoftext|>")[1:3]
+    assert prefix and before.endswith(prefix)
+    assert suffix and behind.startswith(suffix)
+    assert sure(text).seen and ("y = 2\n" * 30).endswith(sure(text).seen)
 
 
 def test_a_folder_that_is_no_model_is_refused_with_the_file_name(tiny_model: Path, tmp_path: Path) -> None:
@@ -329,6 +371,18 @@ def test_a_folder_that_is_no_model_is_refused_with_the_file_name(tiny_model: Pat
     (folder / "tokenizer.json").unlink()
     with pytest.raises(ValueError, match=r"tokenizer\.json: no such file"):
         CheckpointBackend(folder)
+
+
+@pytest.mark.parametrize("is_own", [False, True])
+def test_weights_that_are_cut_short_are_named(tiny_model: Path, tmp_path: Path, is_own: bool) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:2000])
+    if is_own:
+        write_json(folder / "training.json", {"config": {}})
+    with pytest.raises(ValueError, match=rf"{folder}.*(transformers cannot load|cannot be read as weights).*header"):
+        CheckpointBackend(folder, device="cpu")
 
 
 def test_an_untrained_uniform_model_has_eight_bits_a_byte_over_bytes(

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from benchmark_data import FOLDER, benchmark
 from codesieve.eval.tasks.data import find
-from codesieve.eval.tasks.load import Task, file_names, known_tasks, load_task
+from codesieve.eval.tasks.load import file_names, known_tasks, load_task
 from codesieve.eval.tasks.prompts import context, continuation
 from codesieve.eval.tasks.schema import ChoiceTask, CodeTask, DataConfig, InfillTask, MatchTask, TaskConfig
 from codesieve.eval.tasks.show import show
+from codesieve.eval.tasks.task import Task
 from codesieve.strict import CONFIGS
 
 NAMES = sorted(path.stem for path in (CONFIGS / "tasks").glob("*.yaml"))

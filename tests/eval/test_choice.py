@@ -11,8 +11,9 @@ from codesieve.eval.kinds import choice, gold
 from codesieve.eval.metrics import metrics
 from codesieve.eval.records import Records
 from codesieve.eval.session import Session
-from codesieve.eval.tasks.load import Item, Task
+from codesieve.eval.tasks.items import Item
 from codesieve.eval.tasks.schema import ChoiceTask, GoldTask, HeldoutPairsTask
+from codesieve.eval.tasks.task import Task
 from evaluation_world import FunctionBackend, eight_bits
 
 ITEMS = (

@@ -2,11 +2,12 @@
 
 import gzip
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from codesieve.config import EvalConfig
 from codesieve.eval.backends.protocol import Generated
+from codesieve.eval.backends.replay import ReplayBackend
 from codesieve.eval.kinds import code
 from codesieve.eval.kinds.answers import extracted, fenced_part, function_part, has_code
 from codesieve.eval.kinds.execution import (
@@ -19,11 +20,14 @@ from codesieve.eval.kinds.execution import (
     trial_of,
     verdict,
 )
-from codesieve.eval.kinds.replay import Sample, read_samples, replay
+from codesieve.eval.kinds.programs import calibrated
+from codesieve.eval.kinds.replay import replay
 from codesieve.eval.records import Records
+from codesieve.eval.samples import Sample, read_samples
 from codesieve.eval.session import Session
-from codesieve.eval.tasks.load import Item, Task
+from codesieve.eval.tasks.items import Item
 from codesieve.eval.tasks.schema import CodeTask
+from codesieve.eval.tasks.task import Task
 from codesieve.sandbox import containment
 from codesieve.sandbox.judge import AssertTests, CheckTests, ProgramTests, StdioTests, judge_all
 from codesieve.sandbox.run import Outcome
@@ -93,7 +97,10 @@ def test_answers_are_judged_after_the_references(tmp_path):
     assert json.loads(items["detail"][1]) == {"why": "failed: assert candidate(1, 2) == 3"}
     level = facts.pop("sandbox_level")
     assert level == items["sandbox_level"].max() == containment.best().level
-    assert facts == {"reference_pass_rate": 1.0, "references_failed": [], "prompts_cut": 0, "answers_cut": 0}
+    assert facts == {
+        "reference_pass_rate": 1.0, "references_failed": [], "own_references": 0, "prompts_cut": 0, "answers_cut": 0,
+        "max_new_tokens": 96, "max_new_tokens_asked": 96,
+    }  # fmt: skip
     again, facts_again, _ = run(both, answers, tmp_path)
     assert again.equals(items)
     assert facts_again == {**facts, "sandbox_level": level}
@@ -239,10 +246,10 @@ def test_samples_of_others_are_judged_as_they_are(tmp_path):
         {"task_id": "add/1", "samples": [REFERENCE + "print(add(1, 2))\n"]},
     ]
     samples = read_samples(written(tmp_path, *lines, name="samples.jsonl.gz"))
-    assert samples[2].is_whole
     done = []
     found = replay(task(item(), item("add/1"), item("add/2")), samples, progress=done.append)
     assert {key: value for key, value in found.items() if key != "sandbox_level"} == {
+        "title": "t",
         "task": "t",
         "items": 2,
         "samples": 4,
@@ -253,27 +260,85 @@ def test_samples_of_others_are_judged_as_they_are(tmp_path):
         "missing_items": ["add/2"],
         "reference_pass_rate": 1.0,
         "judge": {"apart": 4},
+        "data": {"file": None, "sha256": None, "verified": None, "notes": []},
     }
     assert sorted(done)[-1] == 1.0
 
 
+def test_the_title_of_a_replay_says_how_much_of_the_task_it_is_and_of_which_file():
+    some = task(item(), item("add/1"), item("add/2"))
+    facts = {"items": 3, "of": 4, "file": "t.jsonl", "sha256": "0", "verified": False}
+    found = replay(replace(some, facts=facts), [Sample("add/1", REFERENCE)])
+    assert found["title"] == "t (1 of 4 items; not the published file)"
+    assert (found["missing_items"], found["data"]["verified"]) == (["add/0", "add/2"], False)
+
+
+def test_the_fenced_block_of_a_chat_model_is_judged_only_where_that_is_asked_for():
+    answer = f"Here it is:\n```python\n{PROMPT}{REFERENCE}```\nIt adds.\n"
+    assert replay(task(), [Sample("add/0", answer)])["outcomes"] == {"syntax_error": 1}
+    assert replay(task(), [Sample("add/0", answer)], extract_fenced=True)["passed"] == 1
+
+
+OPEN = item("open/0", prompt=PROMPT + "    ", reference="return a + b\n")
+"""Its prompt ends inside a line, so an answer to it as it is differs from an answer to it without its last blanks."""
+
+
 @pytest.mark.parametrize(
-    ("line", "message"),
+    ("line", "outcome"),
     [
-        ({"completion": ""}, "line 1: expected an object"),
-        ({"task_id": "add/0"}, 'no "completion"'),
-        ({"task_id": "add/0", "completion": 1}, "completion must be text"),
-        ([1], "expected an object"),
+        ({"completion": "return a + b\n"}, "passed"),
+        ({"completion": "return a + b\n\ndef helper():\n    return 1\n"}, "passed"),
+        ({"solution": PROMPT + REFERENCE}, "passed"),
+        ({"samples": ["return a - b\n"]}, "wrong"),
+        ({"completion": "# nothing\n"}, "empty"),
     ],
 )
-def test_a_bad_sample_is_named(line, message, tmp_path):
-    with pytest.raises(ConfigError, match=message):
-        read_samples(written(tmp_path, line))
+def test_samples_of_others_mean_the_same_to_an_evaluation_as_to_a_replay(line, outcome, tmp_path):
+    asked = task(OPEN)
+    path = written(tmp_path, {"task_id": "open/0", **line})
+    assert replay(asked, read_samples(path))["outcomes"] == {outcome: 1}
+    with Records(tmp_path / "out") as records:
+        items, _ = code.run(asked, Session(ReplayBackend(path), records, EvalConfig(sandbox_level=1)))
+    assert items["outcome"].to_list() == [outcome]
+
+
+def test_a_models_own_answer_continues_the_prompt_without_its_last_blanks(tmp_path):
+    items, _, backend = run(task(OPEN), {"open/0": ["\n    return a + b"]}, tmp_path)
+    assert (backend.asked[0].prompt, items["outcome"][0]) == (PROMPT.rstrip(), "passed")
+
+
+def test_a_prompt_that_was_cut_is_kept_as_the_model_saw_it(tmp_path):
+    class Cut(Scripted):
+        def generate(self, requests, sampling, done=None, known=()):
+            found = [Generated("\n    return a - b", 3, "length", 7, '"""Return the sum."""') for _ in requests]
+            done(range(len(requests)), found)
+            return found
+
+    with Records(tmp_path) as records:
+        items, facts = code.run(task(), Session(Cut({}), records, EvalConfig(sandbox_level=1)))
+    assert items["prompt"][0] == '"""Return the sum."""'
+    assert json.loads(items["detail"][0]) == {"why": "failed: assert candidate(1, 2) == 3", "prompt_tokens_cut": 7}
+    assert (facts["prompts_cut"], facts["answers_cut"]) == (1, 1)
+
+
+def test_references_of_the_tasks_own_come_before_those_of_the_data(tmp_path):
+    bare = task(item(reference=""), min_reference_pass_rate=0.0)
+    assert calibrated(replace(bare, calibration=(item("own"),)), bare.items).rate is None
+    broken = replace(bare, calibration=(item("own"), item("own/1", reference="    return 3\n")))
+    backend = Scripted({})
+    with (
+        Records(tmp_path) as records,
+        pytest.raises(ReferencesFail, match=r"50.0% of the references.*\n.*own/1: wrong"),
+    ):
+        code.run(broken, Session(backend, records, EvalConfig(sandbox_level=1)))
+    assert not backend.asked
+    with pytest.raises(ReferencesFail, match="own/1: wrong"):
+        replay(broken, [Sample("add/0", REFERENCE)])
 
 
 def test_a_sample_of_an_unknown_item_is_an_error_with_the_nearest():
     with pytest.raises(ConfigError, match=r'f: line 2: task t has no item "ad/0" \(did you mean "add/0"\?\)'):
-        replay(task(), [Sample("ad/0", "", False, "f: line 2")])
+        replay(task(), [Sample("ad/0", "", where="f: line 2")])
 
 
 def test_the_number_of_workers_changes_nothing():

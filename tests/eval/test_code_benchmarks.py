@@ -1,7 +1,17 @@
 """Real benchmarks: all references pass apart from the candidate, and no trick passes anything."""
 
+import json
+import os
+
 from benchmark_data import benchmark
+from codesieve.config import EvalConfig
+from codesieve.eval.backends.replay import ReplayBackend
+from codesieve.eval.kinds import code
 from codesieve.eval.kinds.execution import calibrate, trial_of
+from codesieve.eval.kinds.replay import replay
+from codesieve.eval.records import Records
+from codesieve.eval.samples import read_samples
+from codesieve.eval.session import Session
 from codesieve.eval.tasks.load import load_task
 from codesieve.sandbox.judge import judge_all
 from codesieve.sandbox.limits import Limits
@@ -40,10 +50,10 @@ TRICKS = {
 }
 
 
-def references(name, file, every=1):
+def references(name, file):
     task = load_task(name, [benchmark(file).parents[1]])
-    items = task.items[::every]
-    found = calibrate(task, items, workers=2)
+    items = task.items
+    found = calibrate(task, items, workers=os.cpu_count() or 1)
     assert (found.rate, found.failed) == (1.0, ())
     return len(items)
 
@@ -57,11 +67,22 @@ def test_all_500_references_of_mbpp_pass_one_of_them_weakly():
     assert load_task("mbpp", [benchmark("mbpp_test.jsonl.gz")]).config.tests.weak == ("367",)
 
 
-def test_references_of_the_infilling_sets_pass():
+def test_all_8652_references_of_the_infilling_sets_pass():
     assert references("humaneval-infill-light", "HumanEval-RandomSpanInfillingLight.jsonl.gz") == 164
-    assert references("humaneval-infill-single-line", "HumanEval-SingleLineInfilling.jsonl.gz", 21) == 50
-    assert references("humaneval-infill-multi-line", "HumanEval-MultiLineInfilling.jsonl.gz", 59) == 99
-    assert references("humaneval-infill-random-span", "HumanEval-RandomSpanInfilling.jsonl.gz", 33) == 50
+    assert references("humaneval-infill-single-line", "HumanEval-SingleLineInfilling.jsonl.gz") == 1033
+    assert references("humaneval-infill-multi-line", "HumanEval-MultiLineInfilling.jsonl.gz") == 5815
+    assert references("humaneval-infill-random-span", "HumanEval-RandomSpanInfilling.jsonl.gz") == 1640
+
+
+def test_the_references_as_samples_pass_in_an_evaluation_as_in_a_replay(tmp_path):
+    task = load_task("humaneval", [benchmark("HumanEval.jsonl.gz")])
+    path = tmp_path / "references.jsonl"
+    rows = [{"task_id": item.id, "completion": item.fields["reference"]} for item in task.items]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with Records(tmp_path) as records:
+        session = Session(ReplayBackend(path), records, EvalConfig(), workers=os.cpu_count() or 1)
+        items, _ = code.run(task, session)
+    assert items["score"].sum() == replay(task, read_samples(path), os.cpu_count() or 1)["passed"] == 164
 
 
 def test_no_trick_passes_an_item_of_humaneval():

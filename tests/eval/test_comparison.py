@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from codesieve.eval.comparison import compare, rows
-from codesieve.eval.evaluations import short_names
+from codesieve.eval.evaluations import read_models, short_names
+from codesieve.eval.relative import relative_improvement
 from codesieve.strict import ConfigError
 from made_evaluations import Row, documents, problems, write_evaluation
 
@@ -212,6 +213,65 @@ def test_what_may_explain_a_difference_is_warned_of(tmp_path: Path) -> None:
         assert any(text in warning for warning in warnings), text
 
 
+def test_settings_that_differ_between_the_seeds_of_one_model_are_warned_of(tmp_path: Path) -> None:
+    for name in ("base", "new"):
+        for seed in (0, 1):
+            config = {"temperature": 0.8 if (name, seed) == ("new", 1) else 0.0, "seed": seed}
+            window = 512 if (name, seed) == ("base", 0) else 2048
+            code(tmp_path / name / str(seed), 30, config=config, backend={"dtype": "float32", "context_tokens": window})
+    warnings = compare([tmp_path / "base", tmp_path / "new"])["warnings"]
+    for text in (
+        "temperature differs: base 0.0, new/0 0.0, new/1 0.8",
+        "seed differs: base/0 0, base/1 1, new/0 0, new/1 1",
+        "context_tokens differs: base/0 512, base/1 2048, new 2048",
+    ):
+        assert text in warnings, text
+
+
+def talk(folder: Path, scores: list[float] | None, judge: str | None = "j", against: str = "x") -> Path:
+    """Answers of a model; judged against those of another where there are scores."""
+    rows = [
+        {"task": "talk", "item": f"p{number}", "cluster": f"p{number}", "stream": "judge", "language": "",
+         "outcome": "answered", "prompt": "Why?", "answer": "Because."}
+        | ({} if scores is None else {"score": scores[number], "outcome": "win" if scores[number] else "loss"})
+        for number in range(12)
+    ]  # fmt: skip
+    judged = {"judge": judge, "against": against} if scores is not None else {"judge": None, "against": None}
+    return write_evaluation(folder, rows, {"talk": {"kind": "judge", **judged}})
+
+
+def test_answers_that_nobody_judged_are_shown_and_not_compared(tmp_path: Path) -> None:
+    bare, judged = talk(tmp_path / "a", None), talk(tmp_path / "b", [1.0] * 9 + [0.0] * 3)
+    alone = compare([bare])
+    assert [(row["score"], row["verdict"]) for row in rows(alone)] == [("no score", "")]
+    assert (alone["tasks"][0]["items"], alone["warnings"]) == (12, [])
+    both = compare([bare, judged])
+    assert [row["score"][:4] for row in rows(both)] == ["no s", "75.0"]
+    assert both["tasks"][0]["differences"] == []
+    assert both["warnings"] == [
+        "talk: b is not compared with a: no answer of a has a score; answers are judged with --judge"
+    ]
+    json.dumps(both, allow_nan=False)
+
+
+def test_win_rates_need_one_judge_and_one_other_side(tmp_path: Path) -> None:
+    base = talk(tmp_path / "base", [1.0] * 6 + [0.0] * 6)
+    made = {"same": ("j", "x"), "judge": ("k", "x"), "side": ("j", "y")}
+    others = [talk(tmp_path / name, [1.0] * 12, *how) for name, how in made.items()]
+    comparison = compare([base, *others])
+    assert [each["model"] for each in comparison["tasks"][0]["differences"]] == ["same"]
+    assert comparison["comparisons"] == 1
+    said = "is not compared with base: their answers were compared by different judges, or with different answers"
+    assert comparison["warnings"] == [f"talk: judge {said}", f"talk: side {said}"]
+
+
+def test_an_evaluation_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    base = code(tmp_path / "base", 3)
+    (base / "items.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(ValueError, match=r"base/items\.parquet: cannot be read: .*evaluate again"):
+        compare([base])
+
+
 def test_answers_without_a_score_are_left_out_and_counted(tmp_path: Path) -> None:
     made = problems(lambda item, _: item < 30)
     made[3] |= {"score": None, "outcome": "harness error"}
@@ -227,21 +287,62 @@ def test_answers_without_a_score_are_left_out_and_counted(tmp_path: Path) -> Non
     assert "may be a chosen part" in many["warnings"][0]
 
 
-def test_relative_improvement_is_taken_on_the_means_of_groups(tmp_path: Path) -> None:
-    def suite(reasoning: float, knowledge: float | None) -> dict[str, Any]:
-        groups = {
-            "reasoning": {"title": "reasoning", "mean": reasoning, "mean_of_available": reasoning},
-            "knowledge": {"title": "knowledge (1 of 2)", "mean": None, "mean_of_available": knowledge},
-        }
-        return {"to-code-or-not": {"title": "to-code-or-not", "groups": groups, "averages": {"nl": None}}}
+TALK, FACT = {"talk": {"kind": "code"}, "more": {"kind": "code"}}, {"fact": {"kind": "code"}}
 
-    base = code(tmp_path / "base", 30, suites=suite(49.0, 9.5))
-    new = code(tmp_path / "new", 40, suites=suite(53.0, 9.9))
-    found = {row["group"]: row["relative"] for row in compare([base, new])["relative"]["to-code-or-not"]}
+
+def group(mean: float, *tasks: str, title: str = "group", whole: bool = True) -> dict[str, Any]:
+    """A group of a suite as an evaluation summarises it."""
+    scored = {task: {"metric": "pass_at_1", "value": mean, "complete": whole, "why": []} for task in tasks}
+    return {"title": title, "tasks": scored, "missing": [], "mean": mean if whole else None, "mean_of_available": mean}
+
+
+def in_groups(folder: Path, items: int = 9, **groups: dict[str, Any]) -> Path:
+    """An evaluation on three tasks, `items` of "more", with a suite of these groups; "nl" is the average of two."""
+    rows = [
+        *problems(lambda *_: True, 9, task="talk"),
+        *problems(lambda *_: True, items, task="more"),
+        *problems(lambda *_: True, 9, task="fact"),
+    ]
+    averages = {"nl": None if any(each["mean"] is None for each in groups.values()) else 0.5}
+    suite = {"title": "paper", "groups": groups, "averages": averages, "averages_of": {"nl": list(groups)}}
+    return write_evaluation(folder, rows, TALK | FACT, suites={"paper": suite})
+
+
+def test_relative_improvement_is_taken_on_the_means_of_groups(tmp_path: Path) -> None:
+    base = in_groups(tmp_path / "base", reasoning=group(49.0, "talk"), knowledge=group(9.5, "fact", whole=False))
+    new = in_groups(tmp_path / "new", reasoning=group(53.0, "talk"), knowledge=group(9.9, "fact", whole=False))
+    comparison = compare([base, new])
+    found = {row["group"]: row["relative"] for row in comparison["relative"]["paper"]}
     # Table 2 of the paper: balanced→text against text-only, +8.2 % and +4.2 %.
     assert found["reasoning"] == pytest.approx(0.082, abs=5e-4)
-    assert found["knowledge (1 of 2)"] == pytest.approx(0.042, abs=5e-4)
+    assert found["knowledge"] == pytest.approx(0.042, abs=5e-4)
     assert found["nl"] is None
+    assert not [each for each in comparison["warnings"] if "relative" in each]
+
+
+def test_groups_of_other_tasks_are_not_joined_whatever_their_titles(tmp_path: Path) -> None:
+    part = {"title": "reasoning (1 of 2)", "whole": False}
+    base = in_groups(tmp_path / "base", reasoning=group(0.2, "talk", **part), knowledge=group(0.1, "fact"))
+    new = in_groups(tmp_path / "new", reasoning=group(0.4, "more", **part), knowledge=group(0.2, "fact"))
+    comparison = compare([base, new])
+    rows = {row["group"]: row for row in comparison["relative"]["paper"]}
+    assert (rows["reasoning"]["relative"], rows["knowledge"]["relative"]) == (None, 1.0)
+    said = "paper, reasoning: no relative improvement of new: more, talk was measured for one of the models only"
+    assert said in comparison["warnings"]
+
+
+def test_groups_and_averages_of_other_items_are_not_joined(tmp_path: Path) -> None:
+    base = in_groups(tmp_path / "base", reasoning=group(0.2, "talk", "more"), code=group(0.2, "fact"))
+    fewer = in_groups(tmp_path / "fewer", 8, reasoning=group(0.4, "talk", "more"), code=group(0.4, "fact"))
+    found = {row["group"]: row for row in relative_improvement(read_models([base, fewer]))["paper"]}
+    assert {name: row["relative"] for name, row in found.items()} == {"reasoning": None, "code": 1.0, "nl": None}
+    assert found["reasoning"]["left_out"] == found["nl"]["left_out"] == "more: other items, or another metric"
+
+
+def test_a_suite_that_only_one_model_has_is_said(tmp_path: Path) -> None:
+    alone = write_evaluation(tmp_path / "alone", problems(lambda *_: True, 9, task="talk"), TALK)
+    found = compare([alone, in_groups(tmp_path / "new", reasoning=group(0.4, "talk"))])["relative"]["paper"]
+    assert {row["left_out"] for row in found} == {"only one of the models has the suite"}
 
 
 def test_the_table_has_a_row_a_task_and_model(tmp_path: Path) -> None:

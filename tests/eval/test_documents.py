@@ -10,8 +10,8 @@ from codesieve.eval.kinds.documents import choose, run
 from codesieve.eval.records import Records
 from codesieve.eval.session import Session
 from codesieve.eval.store import ITEMS
-from codesieve.eval.tasks.load import Task
 from codesieve.eval.tasks.schema import HeldoutTask
+from codesieve.eval.tasks.task import Task
 from evaluation_world import FunctionBackend
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -3,13 +3,14 @@
 import pytest
 from codesieve.eval.backends.encoding import Encoder, Rereading, Spelling
 from codesieve.eval.backends.protocol import Continuation, Special
+from codesieve.eval.infilling import formats, infill_prompt
 from codesieve.files import write_json
 from codesieve.strict import ConfigError
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-SPECIAL = ["<unk>", "<s>", "</s>", "▁<PRE>", "▁<MID>"]
+SPECIAL = ["<unk>", "<s>", "</s>", "▁<PRE>", "▁<SUF>", "▁<MID>", "▁<EOT>", "[PREFIX]", "[SUFFIX]"]
 
 
 def like_llama() -> Tokenizer:
@@ -66,8 +67,25 @@ def test_a_text_begins_with_the_sign_that_the_tokenizer_asks_for(llama: Encoder)
 def test_a_text_behind_a_control_token_has_no_blank_that_it_does_not_spell(llama: Encoder) -> None:
     ids, _ = llama.prompt((Special("<s>"), Special("▁<PRE>"), "ab", Special("▁<MID>"), " c"), 99)
     assert names(llama, ids) == ["<s>", "▁<PRE>", "a", "b", "▁<MID>", "▁", "c"]
-    with pytest.raises(ConfigError, match='control token "▁<SUF>": not an added token of the tokenizer'):
-        llama.control("▁<SUF>")
+    with pytest.raises(ConfigError, match='control token "▁<FILL>": not an added token of the tokenizer'):
+        llama.control("▁<FILL>")
+
+
+@pytest.mark.parametrize(("prefix", "suffix"), [("ab", "c"), ("ab\n", " c"), (" a", "b"), ("", "b"), ("a", "")])
+def test_code_llama_and_codestral_begin_the_prefix_with_a_blank_and_the_suffix_without(
+    llama: Encoder, prefix: str, suffix: str
+) -> None:
+    # Meta's `infilling_prompt_tokens`: encode(prefix) behind ▁<PRE>, encode_infilling(suffix), which has no blank, behind
+    # ▁<SUF>. mistral-common's `encode_fim` does the same. (transformers 5.0 puts
+    # a blank before the suffix as well.)
+    def pieces(text: str) -> list[str]:
+        return [each if each in "abc" else {"\n": "<0x0A>", " ": "▁"}[each] for each in text]
+
+    first = ["▁", *pieces(prefix)] if prefix else []
+    ids, _ = llama.prompt(infill_prompt(formats()["codellama"], prefix, suffix), 99)
+    assert names(llama, ids) == ["<s>", "▁<PRE>", *first, "▁<SUF>", *pieces(suffix), "▁<MID>"]
+    ids, _ = llama.prompt(infill_prompt(formats()["codestral"], prefix, suffix), 99)
+    assert names(llama, ids) == ["<s>", "[SUFFIX]", *pieces(suffix), "[PREFIX]", *first]
 
 
 @given(text=st.text(alphabet="ab (é日\n", min_size=1, max_size=12))

@@ -1,5 +1,6 @@
 """One model, measured: files, metrics, what does not change between two runs, and what an interruption loses."""
 
+import gzip
 import json
 import multiprocessing
 import random
@@ -9,7 +10,7 @@ import polars as pl
 import pytest
 from codesieve.config import EvalConfig
 from codesieve.eval.evaluate import evaluate, gather
-from codesieve.eval.kinds.code import ReferencesFail
+from codesieve.eval.kinds.execution import ReferencesFail
 from codesieve.eval.store import read_items
 from codesieve.strict import ConfigError
 from evaluation_world import FunctionBackend, answer, slow_run
@@ -123,7 +124,7 @@ def test_what_was_answered_is_not_asked_again(tmp_path: Path) -> None:
     evaluate(again, heldout(), config(names), tmp_path / "out")
     assert again.asked == []
     other = FunctionBackend(answer=answer, identity="another model")
-    evaluate(other, heldout(), config(names), tmp_path / "out")
+    evaluate(other, heldout(), config(names), tmp_path / "out", say=lambda _: None)
     assert other.asked
 
 
@@ -143,6 +144,52 @@ def test_two_different_tasks_of_one_name_and_missing_documents_are_refused(tmp_p
         gather(config((*names, str(tmp_path / "other.yaml"))))
     with pytest.raises(ValueError, match="task heldout needs held-out documents"):
         evaluate(FunctionBackend(), None, config(("heldout",)), tmp_path / "out")
+
+
+def test_an_evaluation_of_other_settings_is_replaced_but_not_in_silence(tmp_path: Path) -> None:
+    names = tasks(tmp_path)
+    said: list[str] = []
+
+    def run(some: tuple[str, ...], **fields) -> None:
+        evaluate(FunctionBackend(answer=answer), None, config(some, **fields), tmp_path / "out", say=said.append)
+
+    run(names)
+    run(names)
+    assert said == []
+    run(names[:1], samples=2, temperature=0.6, pass_at=(1, 2))
+    assert len(said) == 1
+    for text in ("temperature 0.0", "samples 1", "tasks capitals, colours", "is replaced", "--out"):
+        assert text in said[0]
+    run(names[:1], samples=2, temperature=0.6, pass_at=(1, 2))
+    assert len(said) == 1
+
+
+def test_a_damaged_line_of_the_records_is_said_and_asked_again(tmp_path: Path) -> None:
+    names = tasks(tmp_path)[1:2]
+    whole = evaluate(FunctionBackend(answer=answer), None, config(names), tmp_path / "out")
+    path = tmp_path / "out/records.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:4], lines[4][:-9], *lines[5:]]) + "\n")
+    said: list[str] = []
+    again = FunctionBackend(answer=answer, batch=1)
+    found = evaluate(again, None, config(names), tmp_path / "out", say=said.append)
+    assert len(again.asked) == 1
+    assert said == [f"{path}: line 5: no record; put into records.damaged.jsonl, and asked again"]
+    assert found["metrics"] == whole["metrics"]
+
+
+def test_what_must_be_known_beside_a_score_is_in_the_file(tmp_path: Path) -> None:
+    (tmp_path / "HumanEval.jsonl.gz").write_bytes(gzip.compress(b'{"task_id": "a", "prompt": "def f():\\n", '
+        b'"canonical_solution": "    return 1\\n", "test": "def check(c): assert c() == 1", "entry_point": "f"}\n'))  # fmt: skip
+    found = evaluate(
+        FunctionBackend(answer=lambda *_: "\n    return 1"),
+        None,
+        config(("humaneval",), data=(str(tmp_path),)),
+        tmp_path / "o",
+    )
+    facts = found["tasks"]["humaneval"]
+    assert facts["verified"] is False
+    assert facts["notes"][:2] == ["1 of 164 items", "not the published file"]
 
 
 def test_a_suite_says_what_it_lacks_and_gives_no_mean_of_a_part(tmp_path: Path) -> None:

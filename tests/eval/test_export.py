@@ -8,8 +8,9 @@ import pytest
 import yaml
 from codesieve.eval.export import export_lm_eval
 from codesieve.eval.tasks.items import Item
-from codesieve.eval.tasks.load import Task, load_task
+from codesieve.eval.tasks.load import load_task
 from codesieve.eval.tasks.schema import AnyTask, ChoiceTask, CodeTask, GoldTask, MatchTask
+from codesieve.eval.tasks.task import Task
 from codesieve.strict import ConfigError
 
 BASE: dict[str, Any] = {"name": "mine", "version": 3, "license": "MIT", "data": {"files": ["-"]}}

@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from codesieve.config import EvalConfig
 from codesieve.eval.backends.protocol import Generated
 from codesieve.eval.kinds import infill
+from codesieve.eval.notes import cut_notes
 from codesieve.eval.records import Records
 from codesieve.eval.session import Session
-from codesieve.eval.tasks.load import Item, Task
+from codesieve.eval.tasks.items import Item
 from codesieve.eval.tasks.schema import InfillTask
+from codesieve.eval.tasks.task import Task
 
 CHECK = "def check(candidate):\n    assert candidate([3, 1]) == [1, 3]\n"
 PREFIX = 'def ordered(values):\n    """Sort."""\n    values = list(values)\n'
@@ -53,6 +55,7 @@ def test_the_whole_program_is_judged_and_the_floor_is_reported(tmp_path, monkeyp
     assert facts["empty_rate"] == 0.5
     assert facts["reference_pass_rate"] == 1.0
     assert facts["format"] == "plain"
+    assert (facts["max_new_tokens"], facts["max_new_tokens_asked"]) == (96, 96)
     assert backend.asked[0] == (f"{PREFIX}<hole>    return values\n", ("<eom>",))
     assert items["detail"].to_list() == [None, None]
 
@@ -66,3 +69,14 @@ def test_a_middle_that_breaks_the_program_is_told(tmp_path, monkeypatch):
         items, _ = infill.run(TASK, Session(backend, records, EvalConfig(sandbox_level=1)))
     assert items["outcome"].to_list() == ["syntax_error", "exception"]
     assert "TypeError" in json.loads(items["detail"][1])["why"]
+
+
+def test_a_small_model_answers_in_a_quarter_of_its_window_and_that_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(infill, "resolve_format", lambda name, backend: type("Format", (), {"name": "plain"}))
+    monkeypatch.setattr(infill, "infill_prompt", lambda chosen, prefix, suffix: prefix)
+    monkeypatch.setattr(infill, "stop_tokens_of", lambda chosen: ())
+    with Records(tmp_path) as records:
+        backend = Scripted({"a": "", "b": ""}, facts={"context_tokens": 200})
+        _, facts = infill.run(TASK, Session(backend, records, EvalConfig(sandbox_level=1)))
+    assert (facts["max_new_tokens"], facts["max_new_tokens_asked"]) == (50, 96)
+    assert cut_notes(facts) == ["answers of at most 50 tokens for the model's window, not 96"]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from codesieve.eval.backends.encoding import Encoder
 from codesieve.eval.backends.network import Training
-from codesieve.eval.backends.protocol import Special
+from codesieve.eval.backends.protocol import spelled
 from codesieve.eval.infilling import formats, infill_prompt, resolve_format, stop_tokens_of
 from codesieve.files import write_json
 from codesieve.strict import ConfigError
@@ -93,14 +93,8 @@ def test_a_codegen2_prompt_has_the_ids_that_span_corruption_makes_of_one_span(ke
 
 
 def test_the_table_names_published_formats() -> None:
-    prompt = infill_prompt(formats()["codegen2"], "P", "S")
-    assert "".join(part.name if isinstance(part, Special) else part for part in prompt) == (
-        "P<mask_1>S<|endoftext|><sep><mask_1>"
-    )
-    shown = {
-        name: "".join(part.name if isinstance(part, Special) else part for part in infill_prompt(each, "P", "S"))
-        for name, each in formats().items()
-    }
+    assert spelled(infill_prompt(formats()["codegen2"], "P", "S")) == "P<mask_1>S<|endoftext|><sep><mask_1>"
+    shown = {name: spelled(infill_prompt(each, "P", "S")) for name, each in formats().items()}
     assert shown["deepseek"] == "<｜begin▁of▁sentence｜><｜fim▁begin｜>P<｜fim▁hole｜>S<｜fim▁end｜>"
     assert shown["codellama"] == "<s>▁<PRE>P▁<SUF>S▁<MID>"
     assert shown["starcoder"] == "<fim_prefix>P<fim_suffix>S<fim_middle>"

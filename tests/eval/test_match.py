@@ -30,10 +30,22 @@ def config(**fields):
         ("about 3", ("number", *SQUAD), "about 3"),
         ("Infinity", ("number", "lower"), "infinity"),
         ("1e3", ("number",), "1000"),
+        ("-0", ("number",), "0"),
+        ("0.00", ("number",), "0"),
+        ("1e1000000", ("number", "lower"), "1e1000000"),
+        ("1e-1000000", ("number",), "1e-1000000"),
+        ("123456789012345678901234567890123.10", ("number",), "123456789012345678901234567890123.1"),
+        ("9" * 5000, ("number",), "9" * 5000),
     ],
 )
 def test_texts_are_normalised_as_in_the_scripts_of_squad(text, steps, expected) -> None:
     assert normalise(text, steps) == expected
+
+
+@given(st.text(alphabet="0123456789.-+eE,$% ", max_size=30))
+def test_no_answer_that_looks_like_a_number_ends_the_evaluation(text) -> None:
+    once = normalise(text, ("number",))
+    assert normalise(once, ("number",)) == once
 
 
 @given(st.text(max_size=40))

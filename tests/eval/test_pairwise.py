@@ -9,8 +9,9 @@ from codesieve.eval.kinds import pairwise
 from codesieve.eval.metrics import metrics
 from codesieve.eval.records import Records
 from codesieve.eval.session import Session
-from codesieve.eval.tasks.load import Item, Task
+from codesieve.eval.tasks.items import Item
 from codesieve.eval.tasks.schema import JudgeTask
+from codesieve.eval.tasks.task import Task
 from codesieve.strict import ConfigError
 from evaluation_world import FunctionBackend
 
@@ -82,13 +83,17 @@ def test_without_a_judge_the_answers_are_kept_for_another_model(tmp_path: Path) 
     first = Session(FunctionBackend(answer=lambda prompt, sample: "short"), Records(tmp_path / "a"), EvalConfig())
     bare = task(tuple(Item(str(n), str(n), "", {"instruction": f"say {n}"}) for n in range(3)))
     items, facts = pairwise.run(bare, first)
-    assert items["outcome"].unique().to_list() == ["answered"] and facts == {"judge": None}
+    assert items["outcome"].unique().to_list() == ["answered"]
+    assert (facts["judge"], facts["against"]) == (None, None)
     assert metrics(items, {"talk": facts})["talk"]["judge"] == {"answered": 3, "items": 3}
     baseline = {(row["task"], row["item"]): row["answer"] for row in items.rows(named=True)}
     judge = FunctionBackend(cost=prefers_longer, identity="judge")
     model = FunctionBackend(answer=lambda prompt, sample: "much longer")
     second = Session(model, Records(tmp_path / "b"), EvalConfig(), judge=judge, baseline=baseline)
-    assert pairwise.run(bare, second)[0]["outcome"].unique().to_list() == ["win"]
+    won, facts = pairwise.run(bare, second)
+    assert won["outcome"].unique().to_list() == ["win"]
+    third = Session(model, Records(tmp_path / "c"), EvalConfig(), judge=judge, baseline=dict.fromkeys(baseline, "tiny"))
+    assert pairwise.run(bare, third)[1]["against"] != facts["against"]
 
 
 def test_a_judge_without_another_answer_and_another_answer_without_a_judge_are_errors(tmp_path: Path) -> None:

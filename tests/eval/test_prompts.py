@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 from codesieve.eval.tasks.items import Item
-from codesieve.eval.tasks.load import Task
 from codesieve.eval.tasks.prompts import context, continuation, unconditional
 from codesieve.eval.tasks.schema import (
     AnyTask,
@@ -17,6 +16,7 @@ from codesieve.eval.tasks.schema import (
     MatchTask,
 )
 from codesieve.eval.tasks.show import choose, show
+from codesieve.eval.tasks.task import Task
 from codesieve.eval.tasks.templates import fill, names
 from codesieve.strict import ConfigError
 from hypothesis import given
@@ -137,6 +137,12 @@ def test_an_item_is_found_by_number_or_id() -> None:
         choose(asked, "gras")
     with pytest.raises(ConfigError, match='no item "2"'):
         choose(asked, 2)
+
+
+def test_where_ids_are_numbers_a_number_is_an_id_first() -> None:
+    numbered = [item(str(number), question="?", choices=["a", "b"], gold=0) for number in (11, 12, 1)]
+    asked = task(choice_task().config, *numbered)
+    assert [choose(asked, each).id for each in ("11", 12, "1", "0", 2)] == ["11", "12", "1", "11", "1"]
 
 
 def test_a_task_over_held_out_documents_has_no_items_to_show() -> None:

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 import yaml
 from benchmark_data import benchmark
-from codesieve.eval.tasks.load import Task, load_task
+from codesieve.eval.tasks.load import load_task
 from codesieve.eval.tasks.prompts import context, continuation, unconditional
+from codesieve.eval.tasks.task import Task
 from codesieve.strict import CONFIGS
 
 COPIES = 1_000_000

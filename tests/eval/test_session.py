@@ -9,8 +9,9 @@ from codesieve.config import EvalConfig
 from codesieve.eval.backends.protocol import Continuation, Generated, Generation, Likelihood, Sampling, Scored
 from codesieve.eval.records import Records
 from codesieve.eval.session import Session
-from codesieve.eval.tasks.load import Item, Task
+from codesieve.eval.tasks.items import Item
 from codesieve.eval.tasks.schema import ChoiceTask
+from codesieve.eval.tasks.task import Task
 from codesieve.sandbox.run import Outcome
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -59,6 +59,38 @@ def test_a_part_of_a_tasks_items_is_not_the_task() -> None:
     assert summary(SUITE, measured(c={"problems": {"pass_at_1": 0.2, "problems": 1}}), FACTS)["complete"] is False
 
 
+def test_a_file_known_to_be_another_is_not_the_task() -> None:
+    facts = {**FACTS, "c": {"items": 2, "of": 2, "verified": False}}
+    found = summary(SUITE, measured(), facts)
+    assert found["complete"] is False and found["averages"]["total"] is None
+    assert found["groups"]["code"]["title"] == "code (0 of 1)"
+    assert found["groups"]["code"]["tasks"]["c"]["why"] == ["not the published file"]
+    for known in (True, None):  # None: no hash is published, so nothing is known against it
+        assert summary(SUITE, measured(), {**facts, "c": {**facts["c"], "verified": known}})["complete"] is True
+
+
+def test_a_group_is_the_papers_only_with_the_papers_settings() -> None:
+    settings = {"temperature": 0.6, "top_p": 0.95, "samples": 200}
+    groups = [{"name": "ten", "tasks": ["c"], "metric": "pass_at_1", "settings": settings}]
+    suite = SuiteConfig.model_validate({"name": "paper", "groups": groups})
+    assert summary(suite, measured(), FACTS, {**settings, "samples": 400})["complete"] is True
+    found = summary(suite, measured(), FACTS, {"temperature": 0.8, "top_p": 0.95, "samples": 20})["groups"]["ten"]
+    assert (found["title"], found["mean"]) == ("ten (0 of 1)", None)
+    assert found["tasks"]["c"]["why"] == ["temperature 0.8, the paper's 0.6", "samples 20, the paper's 200"]
+    with pytest.raises(ValueError, match=r'no "temprature" \(did you mean "temperature"\?\)'):
+        SuiteConfig.model_validate({"name": "p", "groups": [{**groups[0], "settings": {"temprature": 1}}]})
+
+
+def test_codegen2_samples_as_its_paper_does() -> None:
+    suite = load_suite("codegen2")
+    assert suite is not None
+    sampled = {group.metric: group.settings for group in suite.groups if group.settings}
+    assert {metric: each["temperature"] for metric, each in sampled.items()} == {
+        "pass_at_1": 0.2, "pass_at_10": 0.6, "pass_at_100": 0.8
+    }  # fmt: skip
+    assert all((each["samples"], each["top_p"]) == (200, 0.95) for each in sampled.values())
+
+
 def test_a_metric_that_was_not_measured_is_missing() -> None:
     found = summary(SUITE, measured(c={"problems": {"pass_at_10": 0.2, "problems": 2}}), FACTS)
     assert found["groups"]["code"] == {

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import yaml
-from codesieve.eval.tasks.load import MissingData, Task, known_tasks, load_task, load_tasks, task_config
+from codesieve.eval.tasks.load import MissingData, known_tasks, load_task, task_config
 from codesieve.eval.tasks.schema import ChoiceTask, GoldTask, HeldoutPairsTask, HeldoutTask
+from codesieve.eval.tasks.task import Task
 from codesieve.strict import ConfigError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -204,11 +205,6 @@ def test_documents_of_any_length_are_not_allowed_to_decide(tmp_path: Path) -> No
         load_task(write(tmp_path, config))
 
 
-def test_two_tasks_of_one_name_are_refused() -> None:
-    with pytest.raises(ConfigError, match="twice: heldout"):
-        load_tasks(["heldout", "heldout"])
-
-
 def test_known_tasks_are_the_files_and_named_like_them() -> None:
     assert {"heldout", "humaneval", "piqa"} <= known_tasks().keys()
     assert all(config.name == name for name, config in known_tasks().items())
@@ -241,3 +237,43 @@ def test_the_tasks_own_folder_is_searched_first_and_not_below(tmp_path: Path) ->
 def _folder(path: Path) -> Path:
     path.mkdir()
     return path
+
+
+def test_a_suite_in_place_of_a_task_is_told_apart_and_names_its_tasks() -> None:
+    with pytest.raises(
+        ConfigError, match=r'^"codegen2" is a suite; name one of its tasks: humaneval, humaneval-infill'
+    ):
+        load_task("codegen2")
+
+
+def test_data_that_comes_with_codesieve_is_the_published_one_and_a_users_own_is_nobodys(tmp_path: Path) -> None:
+    assert load_task("problems").facts["verified"] is True
+    assert load(tmp_path).facts["verified"] is None
+
+
+CODE: dict[str, Any] = {
+    "kind": "code",
+    "name": "mine",
+    "data": {"files": ["mine.jsonl"]},
+    "layouts": [{"id": "{n}", "prompt": "{p}", "tests": "{t}\n{library}", "reference": ""}],
+    "tests": {"form": "program"},
+    "texts": {"library": "def helper(): return {1}"},
+    "calibration": [{"row": {"n": "own", "p": "def f():\n", "t": "f()"}, "reference": "    return helper()\n"}],
+}
+CODE_ROWS = [{"n": "a", "p": "def g():\n", "t": "g()"}]
+
+
+def test_a_tasks_texts_are_in_every_row_and_its_own_items_go_the_way_of_the_datas(tmp_path: Path) -> None:
+    task = load_task(write(tmp_path, CODE, CODE_ROWS))
+    (own,) = task.calibration
+    assert task.items[0].fields["tests"] == "g()\ndef helper(): return {1}"
+    assert own.fields == {
+        "prompt": "def f():\n", "tests": "f()\ndef helper(): return {1}", "reference": "    return helper()\n"
+    }  # fmt: skip
+    assert "own" not in {item.id for item in task.items}
+    other = load_task(write(tmp_path, {**CODE, "calibration": []}, CODE_ROWS))
+    assert other.fingerprint == task.fingerprint  # it asks the same
+    changed = load_task(write(tmp_path, {**CODE, "texts": {"library": "x"}}, CODE_ROWS))
+    assert changed.fingerprint != task.fingerprint
+    with pytest.raises(ConfigError, match=r"mine\.yaml: calibration: 1: no layout"):
+        load_task(write(tmp_path, {**CODE, "calibration": [{"row": {"n": "own"}, "reference": ""}]}, CODE_ROWS))

@@ -113,6 +113,17 @@ def test_one_model_alone_has_a_page_without_differences(folders: list[Path], tmp
     assert "Against" not in alone
 
 
+def test_answers_that_nobody_judged_have_a_page_too(folders: list[Path], tmp_path: Path) -> None:
+    rows = [{**row, "score": None, "outcome": "answered", "detail": None} for row in judged(0)]
+    facts = {"dolly": {"kind": "judge", "judge": None}}
+    metrics = {"dolly": {"judge": {"answered": 20, "items": 20}}}
+    bare = write_evaluation(tmp_path / "bare" / "eval", rows, facts, metrics=metrics)
+    alone = write_evaluation_page([bare], tmp_path / "bare.html").read_text(encoding="utf-8")
+    assert "no score" in alone and "Because." in alone
+    both = write_evaluation_page([bare, folders[0]], tmp_path / "both.html", replicates=50).read_text(encoding="utf-8")
+    assert "is not compared with" in both and 'id="differences"' not in both
+
+
 def test_of_a_large_task_every_kind_of_item_is_shown(folders: list[Path]) -> None:
     comparison = compare(folders[:2], replicates=50)
     task = next(each for each in comparison["tasks"] if each["task"] == "humaneval")
