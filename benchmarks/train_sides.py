@@ -22,6 +22,7 @@ from codesieve.train.distributed import World
 from codesieve.train.execution import make_pass
 from codesieve.train.model import Decoder
 from codesieve.train.optim import make_optimizer
+from codesieve.train.prefetch import to_device
 from codesieve.train.rows import Batch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
@@ -68,7 +69,8 @@ def transformers(config: TrainConfig, device: torch.device, dtype: torch.dtype) 
     """The class of the family from transformers, fp32 weights under autocast, SDPA where it has it."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    facts = Decoder(config.model, config.vocab_size, config.sequence_length).to_hf_config()
+    with torch.device("meta"):
+        facts = Decoder(config.model, config.vocab_size, config.sequence_length).to_hf_config()
     attention = "eager" if config.model.family == "codegen" else "sdpa"
     model = AutoModelForCausalLM.from_config(
         AutoConfig.for_model(facts.pop("model_type"), **facts), attn_implementation=attention, dtype=torch.float32
@@ -105,9 +107,7 @@ def _peer(
     rows = _micro(config) // config.sequence_length
 
     def move(array: np.ndarray) -> Sequence[Tensor]:
-        tensor = torch.from_numpy(array)
-        tensor = tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
-        return tensor.split(rows)
+        return to_device(torch.from_numpy(array), device).split(rows)
 
     def prepare(batch: Batch) -> list[tuple[Tensor, Tensor]]:
         return list(zip(move(batch.tokens_BT), move(batch.targets_BT), strict=True))

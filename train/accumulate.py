@@ -18,7 +18,7 @@ from torch.nn import Parameter
 
 from .batches import Part
 from .distributed import World
-from .execution import Pass
+from .passes import Pass
 
 
 def step_gradients(
@@ -39,7 +39,7 @@ def step_gradients(
 
     def backward(number: int) -> None:
         part = parts[number]
-        losses.append(compute(part.tokens_BT, part.targets_BT, part.positions_BT, part.mask, divisor)[1])
+        losses.append(compute(part.tokens_BT, part.targets_BT, part.positions_BT, part.mask, divisor, part.kept_K)[1])
 
     if is_exact:
         exact_gradients(compute.parameters, len(parts), backward, world)

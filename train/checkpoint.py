@@ -1,18 +1,22 @@
 """Checkpoints of a run: `step-00000100/` holds a model that transformers loads, the optimiser's state and the run's.
 
 A checkpoint is copied to memory between two steps, written by a thread under a temporary name, flushed and renamed, so
-one that is there is whole, and a full disk costs the new one only. The last `keep` stay. What a run needs to go on is
-little, because order, objectives and learning rate are arithmetic on the step: `optimizer.safetensors` (by parameter
-name, unsharded whatever the world size) and `state.json` (step, identity of the run, spike statistics, seconds).
+one that is there is whole, and a full disk costs the new one only. The last `keep` stay, and all with a file `kept`.
+What a run needs to go on is little, because order, objectives and learning rate are arithmetic on the step:
+`optimizer.safetensors` (by parameter name, unsharded whatever the world size) and `state.json` (step, identity of the
+run, spike statistics, seconds). Price: three times the model in fp32, in the memory of the first rank alone; with a GPU
+it is pinned, and stays so for the next checkpoint.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import re
 import shutil
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -27,14 +31,22 @@ from .foreign import ForeignModel
 from .model import Decoder
 from .pretrained import save_model
 
+log = logging.getLogger(__name__)
+
 OPTIMIZER_FILE, STATE_FILE = "optimizer.safetensors", "state.json"
+KEPT_FILE = "kept"
+"""Empty; a checkpoint that has it stays when others go."""
 ENTRIES = {"adamw": {"step", "exp_avg", "exp_avg_sq"}, "muon": {"momentum"}}
 """What each kind of parameter group remembers of a parameter."""
 _STEP = re.compile(r"step-(\d{8})")
 
 
 class Checkpoints:
-    """The checkpoints in `folder`, written in the background one at a time."""
+    """The checkpoints in `folder`, written in the background one at a time.
+
+    One that cannot be written must not cost the next: who saves something is told of it in the log and goes on; only
+    `wait` raises.
+    """
 
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder, self._keep = folder, keep
@@ -55,15 +67,22 @@ class Checkpoints:
         """Where the checkpoint after `step` steps lies."""
         return self.folder / f"step-{step:08d}"
 
-    def save(self, step: int, write: Callable[[Path], None]) -> None:
+    def save(self, step: int, write: Callable[[Path], None], *, is_kept: bool = False) -> None:
         """Have `write` fill the folder of the checkpoint after `step` steps, while the caller goes on.
 
-        Raises:
-            OSError: the error of the checkpoint before, if it failed.
+        Args:
+            is_kept: it stays for good, and does not count among the last ones.
         """
-        self.wait()
-        self._thread = threading.Thread(target=self._write, args=(step, write), name="checkpoint")
+        self.settle()
+        self._thread = threading.Thread(target=self._write, args=(step, write, is_kept), name="checkpoint")
         self._thread.start()
+
+    def settle(self) -> None:
+        """Until nothing is being written; a checkpoint that could not be is a warning."""
+        try:
+            self.wait()
+        except OSError as error:
+            log.warning("%s", error)
 
     def wait(self) -> None:
         """Until nothing is being written.
@@ -81,20 +100,27 @@ class Checkpoints:
             raise OSError(f"{self.folder}: the checkpoint could not be written ({error}); {kept}") from error
 
     def remove(self) -> None:
-        """Delete all of them."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Delete all but those that stay for good."""
+        for path in self.folder.glob("*"):
+            if not (path / KEPT_FILE).exists():
+                shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(OSError):  # not there, or not empty
+            self.folder.rmdir()
 
-    def _write(self, step: int, write: Callable[[Path], None]) -> None:
+    def _write(self, step: int, write: Callable[[Path], None], is_kept: bool) -> None:
         try:
             remove_temporary(self.folder)
             with replacing_folder(self.path(step)) as temporary:
                 write(temporary)
+                if is_kept:
+                    (temporary / KEPT_FILE).touch()
                 for path in temporary.iterdir():
                     with path.open("rb") as file:
                         os.fsync(file.fileno())
-            for old in self.all()[: -self._keep]:
+            passing = [path for path in self.all() if not (path / KEPT_FILE).exists()]
+            for old in passing[: -self._keep]:
                 shutil.rmtree(old)
-        except BaseException as error:  # handed to the thread that trains, in `wait`
+        except BaseException as error:  # handed to the thread that trains, in `wait` and `settle`
             self._error = error
 
 
@@ -115,10 +141,19 @@ class Snapshot:
         optimizer: torch.optim.Optimizer | None,
         tokenizer_folder: Path,
         state: Mapping[str, Any],
+        *,
+        is_first: bool = True,
     ) -> Self:
-        """Copy what changes. With sharded parameters all ranks must call it."""
-        weights = {name: _copied(tensor) for name, tensor in model.state_dict().items()}
-        tensors = optimizer_tensors(optimizer, model) if optimizer else {}
+        """Copy what changes. With sharded parameters all ranks must call it.
+
+        Args:
+            is_first: whether this rank is the one that writes. The others take part in collecting shards and get a
+                snapshot of nothing: a copy of the whole on each rank would fill the memory of the machine.
+        """
+        weights = _copies(model.state_dict().items(), is_first)
+        tensors = _copies(optimizer_tensors(optimizer, model), is_first) if optimizer else {}
+        if next(model.parameters()).is_cuda:
+            torch.cuda.synchronize()  # once for all copies
         return cls(model, weights, tensors, tokenizer_folder, state)
 
     def write_model(self, folder: Path) -> None:
@@ -132,19 +167,16 @@ class Snapshot:
         write_json(folder / STATE_FILE, dict(self.state))
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
-    """A copy of the optimiser's state on the CPU: `<entry>.<parameter name>`. With shards all ranks must call it."""
+def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The optimiser's state: `<entry>.<parameter name>` and the tensor, which may be a shard."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    copied = {}
     for parameter, entries in optimizer.state.items():
         for entry, value in entries.items():
-            tensor = value if isinstance(value, Tensor) else torch.tensor(value)
-            copied[f"{entry}.{names[id(parameter)]}"] = _copied(tensor)
-    return copied
+            yield f"{entry}.{names[id(parameter)]}", value if isinstance(value, Tensor) else torch.tensor(value)
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, folder: Path) -> None:
-    """Put the state that `optimizer_tensors` copied into a new optimiser of the same parameters.
+    """Put the state that `optimizer_tensors` named into a new optimiser of the same parameters.
 
     Raises:
         ValueError: if the state is of other parameters, or not there.
@@ -174,6 +206,12 @@ def read_state(folder: Path) -> dict[str, Any]:
     return state
 
 
-def _copied(tensor: Tensor) -> Tensor:
-    whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-    return whole.detach().to("cpu", copy=True).contiguous()
+def _copies(tensors: Iterable[tuple[str, Tensor]], is_kept: bool) -> dict[str, Tensor]:
+    """On the CPU, of shards the whole; from a GPU not there before it is synchronised."""
+    copies = {}
+    for name, tensor in tensors:
+        whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        if is_kept:
+            place = torch.empty(whole.shape, dtype=whole.dtype, pin_memory=whole.is_cuda)
+            copies[name] = place.copy_(whole.detach(), non_blocking=whole.is_cuda)
+    return copies

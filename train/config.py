@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from ..strict import Config, Fraction, Name, read_yaml, resolve
+from .schedule import spans
 
 Range = tuple[float, float]
 
@@ -145,12 +146,16 @@ class StageConfig(Config):
     join: Literal["continue", "fresh", "anneal"] = Field(
         "continue",
         description="learning rate at the join. continue: the schedule before spans this stage too; fresh: one of its "
-        "own with warmup; anneal: one of its own from the rate that was reached, no warmup",
+        "own with warmup; anneal: one of its own that falls from the rate that was reached, no warmup",
     )
     reset_optimizer: bool = Field(False, description="forget momentum and variance at the join")
     learning_rate: float | None = Field(None, gt=0, description="peak; fresh only")
     schedule: Shape | None = None
-    final_learning_rate: float | None = Field(None, ge=0, description="absolute; default: a fraction of the peak")
+    final_learning_rate: float | None = Field(
+        None,
+        ge=0,
+        description="absolute; default: 0 if it anneals, else the peak times the run's final_learning_rate_fraction",
+    )
     warmup_fraction: Fraction | None = None
     decay_fraction: Fraction | None = None
 
@@ -196,7 +201,7 @@ class TrainConfig(Config):
     optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = Field(4e-3, gt=0)
     muon_learning_rate: float = Field(0.02, gt=0, description="muon: peak for the matrices of the layers")
-    final_learning_rate_fraction: Fraction = 0.1
+    final_learning_rate_fraction: Fraction = Field(0.1, description="of the peak; stages that anneal end at 0 instead")
     schedule: Shape = "cosine"
     warmup_fraction: Fraction = 0.05
     decay_fraction: Fraction = Field(0.2, description="wsd only: the last part of the run, linear to the final rate")
@@ -214,9 +219,15 @@ class TrainConfig(Config):
         "ddp", description="with torchrun: replicas, or sharded parameters (FSDP2)"
     )
     checkpoint_tokens: int | None = Field(
-        None, gt=0, description="save the state every so many tokens; default: at SIGTERM"
+        None, gt=0, description="save the state every so many tokens; default: only at Ctrl-C or SIGTERM"
     )
-    keep_checkpoints: int = Field(2, ge=1)
+    keep_checkpoints: int = Field(2, ge=1, description="how many of the last checkpoints stay")
+    keep_checkpoints_every_tokens: int | None = Field(
+        None,
+        gt=0,
+        description="save the state every so many tokens for good, to branch from: these stay, uncounted by "
+        "keep_checkpoints",
+    )
     validate_tokens: int | None = Field(
         None, gt=0, description="bits per byte on held-out documents every so many tokens"
     )
@@ -266,6 +277,7 @@ class TrainConfig(Config):
             raise ValueError("backend transformers needs init_from: a checkpoint, or a folder with config.json alone")
         if self.simulate_tokens and self.simulate_tokens < self.tokens:
             raise ValueError(f"simulate_tokens {self.simulate_tokens}: less than the run's own {self.tokens} tokens")
+        spans(self)  # refuses stages that make no schedule
         return self
 
     def resolved_stages(self) -> tuple[StageConfig, ...]:

@@ -12,6 +12,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 
 import numpy as np
 import torch
@@ -19,6 +20,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+LONGEST_WAIT = timedelta(days=7)
+"""Of ranks for one another. The others wait while the first one tokenises the corpus (1.4 MB/s a core: a terabyte takes
+four days on two), where PyTorch gives up after 10 to 30 minutes. A process that dies is torchrun's to notice."""
 
 
 @dataclass(frozen=True)
@@ -35,17 +40,17 @@ class World:
         return self.rank == 0
 
     def collect(self, rows: np.ndarray) -> np.ndarray:
-        """The arrays of all ranks, one below the other, in the order of ranks; float64."""
+        """The arrays of all ranks, one below the other, in the order of ranks; same shape and dtype on each."""
         if self.size == 1:
             return rows
-        part = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.float64))
+        part = torch.from_numpy(np.ascontiguousarray(rows))
         parts = [torch.empty_like(part) for _ in range(self.size)]
         dist.all_gather(parts, part)
         return torch.cat(parts).numpy()
 
     def total(self, value: float) -> float:
         """Sum over the ranks, of values that are exact in float64."""
-        return float(self.collect(np.array([value])).sum())
+        return float(self.collect(np.array([value], dtype=np.float64)).sum())
 
     def all_gather(self, flat: Tensor) -> list[Tensor]:
         """`flat` of every rank."""
@@ -74,11 +79,11 @@ def joined() -> Iterator[World]:
     if here.size == 1 or dist.is_initialized():
         yield here
         return
+    backend = "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(here.local_rank)
-        dist.init_process_group("cpu:gloo,cuda:nccl")
-    else:
-        dist.init_process_group("gloo")
+        backend = "cpu:gloo,cuda:nccl"
+    dist.init_process_group(backend, timeout=LONGEST_WAIT)
     try:
         yield here
     finally:
@@ -88,11 +93,18 @@ def joined() -> Iterator[World]:
 def shard(model: nn.Module, device: torch.device, world: World) -> None:
     """FSDP2: each layer's parameters, and those outside the layers, split over the ranks.
 
-    It averages gradients over the ranks, so each rank must divide its losses by the mean of their targets, not the sum.
+    The layers are the `ModuleList` with the most parameters, whatever the architecture calls it (experts of a layer are
+    in lists of their own). A model that has none is one unit: right, but whole in memory while it computes. FSDP2
+    averages gradients over the ranks, so each rank must divide its losses by the mean of their targets, not the sum.
     """
     mesh = init_device_mesh(device.type, (world.size,))
-    layers = max((part for part in model.modules() if isinstance(part, nn.ModuleList)), key=len)
-    for part in (*layers, model):
+    lists = [part for part in model.modules() if isinstance(part, nn.ModuleList)]
+    for part in (*max(lists, key=_size, default=()), model):
         fully_shard(part, mesh=mesh)
-    register_fsdp_forward_method(model, "loss")
-    register_fsdp_forward_method(model, "hidden")
+    for method in ("loss", "hidden"):  # what is called besides `forward`; `ForeignModel` has only the first
+        if hasattr(model, method):
+            register_fsdp_forward_method(model, method)
+
+
+def _size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

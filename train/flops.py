@@ -3,7 +3,8 @@
 Counted as usual for comparison: forward and backward of every matrix product (6 operations per weight and token, the
 head included whether tied or not; a look-up in the embedding is none), and causal attention at half a square,
 6 L T D per token. Norms, rotations, softmax and anything computed twice do not count. The count is that of a causal row
-of one document: document masks let less attention be computed and bidirectional prefixes need more, uncounted both.
+of one document with a target everywhere: document masks let less attention be computed, bidirectional prefixes need
+more, and positions without a target skip the head, uncounted all three.
 """
 
 from __future__ import annotations

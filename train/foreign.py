@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from .attention import Mask
-from .loss import cross_entropy
+from .loss import ValidTargets, cross_entropy
 
 
 class ForeignModel(nn.Module):
@@ -102,7 +102,7 @@ class ForeignModel(nn.Module):
         targets_BT: Tensor,
         positions_BT: Tensor | None,
         mask: Mask | None,
-        valid_targets: int,
+        valid_targets: ValidTargets,
         z_loss: float = 0.0,
     ) -> tuple[Tensor, Tensor]:
         """The loss to differentiate and losses_BT in nats, as in `Decoder`."""

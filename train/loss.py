@@ -9,14 +9,15 @@ dtype of the products. Compiled (on a GPU), logits that fit the budget are one p
 are made chunk by chunk as well.
 
 Sums are divided by the number of valid targets of the whole optimiser step, so that splitting a step into parts cannot
-change its gradient. Positions without a target are dropped before the head where they are many.
+change its gradient. Positions without a target do not reach the head where they are many: on a CPU they are counted
+here; a GPU would have to be waited for, and a graph has fixed shapes, so there `Shortened` says which ones do.
 
-Shapes: N positions, D hidden, V vocabulary.
+Shapes: N positions, K of them that reach the head, D hidden, V vocabulary.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,27 +33,39 @@ DROP_FROM = 0.1
 """Share of positions without a target from which dropping them pays for the copy."""
 
 
+class Shortened(NamedTuple):
+    """`valid_targets` of a batch of whose N positions only K go through the head.
+
+    of_step: valid targets of the whole optimiser step. kept_K: int64, every position with a target and any others,
+    each once. Few different K mean few compiled graphs.
+    """
+
+    of_step: float | Tensor
+    kept_K: Tensor
+
+
+ValidTargets = float | Tensor | Shortened
+"""How many targets an optimiser step has in all: what sums of losses are divided by."""
+
+
 def linear_cross_entropy(
     hidden_ND: Tensor,
     weight_VD: Tensor,
     targets_N: Tensor,
-    valid_targets: int | Tensor,
+    valid_targets: ValidTargets,
     dtype: torch.dtype = torch.float32,
     bias_V: Tensor | None = None,
     logit_scale: float = 1.0,
     z_loss: float = 0.0,
-    capacity: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Loss of the logits `(hidden @ weight.T + bias) * logit_scale` against `targets`.
 
     Args:
         targets_N: token ids; `IGNORED` where a position has none.
         valid_targets: of the whole optimiser step; the sum of losses is divided by it (0: the loss is 0).
-            A compiled graph should get a tensor: a number is a constant of it.
+            A compiled graph should get a tensor: a number is a constant of it. `Shortened` names positions too.
         dtype: of the matrix products.
         z_loss: weight of `logsumexp(logits) ** 2`, averaged as the losses are.
-        capacity: GPU: at least the number of valid targets here (asserted on the device), known without asking it.
-            Only so many positions reach the head; few different numbers mean few compiled graphs.
 
     Returns:
         The loss (a scalar to differentiate) and the loss of each position in nats (0 where ignored, no gradient,
@@ -63,36 +76,39 @@ def linear_cross_entropy(
     """
     is_compiled = torch.compiler.is_compiling()
     count = len(targets_N)
-    kept_N, kept_targets_N = None, targets_N
+    of_step, kept_K = _parts(valid_targets)
     if hidden_ND.device.type == "cpu" and not is_compiled:
         is_valid_N = _checked(targets_N, len(weight_VD))
-        if int(is_valid_N.sum()) <= (1 - DROP_FROM) * count:
-            kept_N = is_valid_N.nonzero().flatten()
-    elif capacity is not None and capacity < count:
-        torch._assert_async((targets_N != IGNORED).sum() <= capacity, f"more than {capacity} valid targets")
-        kept_N = (targets_N == IGNORED).int().argsort(stable=True)[:capacity]
-    if kept_N is not None:
-        hidden_ND, kept_targets_N = hidden_ND.index_select(0, kept_N), targets_N.index_select(0, kept_N)
+        if kept_K is None and int(is_valid_N.sum()) <= (1 - DROP_FROM) * count:
+            kept_K = is_valid_N.nonzero().flatten()
+    if kept_K is not None:
+        hidden_ND, targets_N = hidden_ND.index_select(0, kept_K), targets_N.index_select(0, kept_K)
     hidden_ND, bias_V = _scaled(hidden_ND, bias_V, logit_scale)
     if is_compiled and hidden_ND.shape[0] * len(weight_VD) * dtype.itemsize <= _budget(hidden_ND):
         logits_NV = F.linear(hidden_ND.to(dtype), weight_VD.to(dtype), None if bias_V is None else bias_V.to(dtype))
-        loss, losses_N = _expression(logits_NV, kept_targets_N, valid_targets, z_loss)
+        loss, losses_N = _expression(logits_NV, targets_N, of_step, z_loss)
     else:
         loss, losses_N = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
-            hidden_ND, weight_VD, bias_V, kept_targets_N, valid_targets, dtype, z_loss, torch.is_grad_enabled()
+            hidden_ND, weight_VD, bias_V, targets_N, of_step, dtype, z_loss, torch.is_grad_enabled()
         )
-    if kept_N is not None:
-        losses_N = losses_N.new_zeros(count).index_copy(0, kept_N, losses_N)
+    if kept_K is not None:
+        losses_N = losses_N.new_zeros(count).index_copy(0, kept_K, losses_N)
     return loss, losses_N
 
 
 def cross_entropy(
-    logits_NV: Tensor, targets_N: Tensor, valid_targets: int | Tensor, z_loss: float = 0.0
+    logits_NV: Tensor, targets_N: Tensor, valid_targets: ValidTargets, z_loss: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     """The same for logits that are there already; arguments, result and errors of `linear_cross_entropy`."""
+    of_step, _ = _parts(valid_targets)
     if logits_NV.device.type == "cpu" and not torch.compiler.is_compiling():
         _checked(targets_N, logits_NV.shape[1])
-    return _expression(logits_NV, targets_N, valid_targets, z_loss)
+    return _expression(logits_NV, targets_N, of_step, z_loss)
+
+
+def _parts(valid_targets: ValidTargets) -> tuple[float | Tensor, Tensor | None]:
+    """The divisor, and which positions go through the head."""
+    return valid_targets if isinstance(valid_targets, Shortened) else (valid_targets, None)
 
 
 def _checked(targets_N: Tensor, vocab_size: int) -> Tensor:
@@ -112,7 +128,7 @@ def _budget(x: Tensor) -> int:
     return CHUNK_BYTES.get(x.device.type, CHUNK_BYTES["cuda"])
 
 
-def _divisor(valid_targets: int | Tensor) -> int | Tensor:
+def _divisor(valid_targets: float | Tensor) -> float | Tensor:
     return valid_targets.clamp(min=1) if isinstance(valid_targets, Tensor) else max(valid_targets, 1)
 
 
@@ -124,7 +140,7 @@ def _scaled(hidden_ND: Tensor, bias_V: Tensor | None, scale: float) -> tuple[Ten
 
 
 def _expression(
-    logits_NV: Tensor, targets_N: Tensor, valid_targets: int | Tensor, z_loss: float
+    logits_NV: Tensor, targets_N: Tensor, valid_targets: float | Tensor, z_loss: float
 ) -> tuple[Tensor, Tensor]:
     logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
     losses_N = F.cross_entropy(logits_NV, targets_N, ignore_index=IGNORED, reduction="none")
@@ -143,7 +159,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor | None,
         targets: Tensor,
-        valid_targets: int | Tensor,
+        valid_targets: float | Tensor,
         dtype: torch.dtype,
         z_loss: float,
         with_gradient: bool,

@@ -2,10 +2,7 @@
 
 * `dense`: rows of one document: `scaled_dot_product_attention`, cuDNN first (on Hopper 1.7 to 2.3 times as fast as the
   FlashAttention 2 that torch would take);
-* `varlen`: documents, the batch as one sequence of tokens with offsets, FlashAttention inside. With prefixes two
-  calls: all documents causal, and all prefixes in full, from which the prefix queries are taken. The first computes
-  the prefixes once more than needed (p^2 / 2 scores for a prefix p); in return every token is in a sequence of both
-  calls, so neither result nor gradient holds memory that no kernel wrote, and nothing is gathered;
+* `varlen`: causal documents, the batch as one sequence of tokens with offsets, FlashAttention inside;
 * `flex`: any intervals: FlexAttention over tiles of 128 x 128 that are known beforehand, because the keys that a tile
   of queries sees are an interval too.
 
@@ -27,14 +24,13 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
+from .prefetch import to_device
+
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
 
 TILE = 128
 """Queries and keys in a tile of FlexAttention: its own default."""
-
-REST = 256
-"""What is no prefix goes through the call for prefixes in sequences of at most so many tokens, and is thrown away."""
 
 PRIORITY = [
     SDPBackend.CUDNN_ATTENTION,
@@ -45,16 +41,14 @@ PRIORITY = [
 
 
 class Offsets(NamedTuple):
-    """Where sequences begin in the flattened batch, int32, padded with the number of tokens."""
+    """Where documents begin in the flattened batch, int32, padded with its length; and how long they may be."""
 
     documents: Tensor
-    prefixes: Tensor | None
-    is_prefix_BT: Tensor | None
     longest: int
 
 
-Varlen = Callable[[Tensor, Tensor, Tensor, Tensor, int, bool], Tensor]
-"""(q_NHK, k_NGK, v_NGK, offsets, longest, is_causal) -> o_NHK"""
+Varlen = Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]
+"""(q_NHK, k_NGK, v_NGK, offsets, longest) -> o_NHK, causal"""
 
 
 @functools.lru_cache
@@ -82,40 +76,29 @@ def has_varlen() -> bool:
     return True
 
 
-def _torch_varlen(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, longest: int, is_causal: bool) -> Tensor:
+def _torch_varlen(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, longest: int) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
-    options = _varlen_options(is_causal, q.shape[1] != k.shape[1])
+    options = _varlen_options(q.shape[1] != k.shape[1])
     return varlen_attn(q, k, v, offsets, offsets, longest, longest, **options)  # type: ignore[return-value]
 
 
 @functools.lru_cache
-def _varlen_options(is_causal: bool, is_grouped: bool) -> dict[str, Any]:
+def _varlen_options(is_grouped: bool) -> dict[str, Any]:
     """The keywords of the installed `varlen_attn`: 2.10 has `is_causal`, later ones `window_size` and `enable_gqa`."""
     from torch.nn.attention.varlen import varlen_attn
 
     known = inspect.signature(varlen_attn).parameters
-    options: dict[str, Any] = {"window_size": (-1, 0 if is_causal else -1)}
-    if "window_size" not in known:
-        options = {"is_causal": is_causal}
+    options: dict[str, Any] = {"window_size": (-1, 0)} if "window_size" in known else {"is_causal": True}
     return {**options, "enable_gqa": True} if is_grouped and "enable_gqa" in known else options
 
 
-def offsets(
-    pieces: Sequence[tuple[int, int, int, int]], rows: int, time: int, move: Callable[[Tensor], Tensor]
-) -> Offsets:
-    """Offsets of segments (row, begin, end, prefix), on the device that `move` copies to."""
-    starts = [row * time + begin for row, begin, _, _ in pieces]
-    documents = _of_any_length(move(_padded(starts, rows, time)))
-    if not any(prefix for *_, prefix in pieces):
-        return Offsets(documents, None, None, time)
-    parts: list[int] = []
-    is_prefix_BT = torch.zeros(rows, time, dtype=torch.bool)
-    for row, begin, end, prefix in pieces:
-        is_prefix_BT[row, begin : begin + prefix] = True
-        parts += [row * time + begin] if prefix else []
-        parts += range(row * time + begin + prefix, row * time + end, REST)
-    return Offsets(documents, _of_any_length(move(_padded(parts, rows, time))), move(is_prefix_BT), time)
+def offsets(documents: Sequence[tuple[int, int]], rows: int, time: int, device: torch.device) -> Offsets:
+    """Offsets of documents (row, begin) on `device`."""
+    starts = to_device(_padded([row * time + begin for row, begin in documents], rows, time), device)
+    # Even a doubling needs no other compiled graph.
+    torch._dynamo.maybe_mark_dynamic(starts, 0)
+    return Offsets(starts, time)
 
 
 def _padded(starts: Sequence[int], rows: int, time: int) -> Tensor:
@@ -128,27 +111,14 @@ def _padded(starts: Sequence[int], rows: int, time: int) -> Tensor:
     return padded
 
 
-def _of_any_length(offsets: Tensor) -> Tensor:
-    """Even a doubling needs no other compiled graph."""
-    torch._dynamo.maybe_mark_dynamic(offsets, 0)
-    return offsets
-
-
 def varlen(q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, offsets: Offsets, kernel: Varlen | None = None) -> Tensor:
-    """Attention inside documents, with their prefixes both ways where there are any."""
-    kernel = kernel or _torch_varlen
+    """Causal attention inside documents."""
     q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (q_BHTK, k_BGTK, v_BGTK))
-    shape = (q_BHTK.shape[0], q_BHTK.shape[2], *q.shape[1:])
-    causal_BTHK = kernel(q, k, v, offsets.documents, offsets.longest, True).view(shape)
-    if offsets.prefixes is None or offsets.is_prefix_BT is None:
-        return causal_BTHK
-    full_BTHK = kernel(q, k, v, offsets.prefixes, offsets.longest, False).view(shape)
-    return torch.where(offsets.is_prefix_BT[:, :, None, None], full_BTHK, causal_BTHK)
+    out = (kernel or _torch_varlen)(q, k, v, offsets.documents, offsets.longest)
+    return out.view(q_BHTK.shape[0], q_BHTK.shape[2], *q.shape[1:])
 
 
-def block_mask(
-    begins: np.ndarray, ends: np.ndarray, begins_BT: Tensor, ends_BT: Tensor, move: Callable[[Tensor], Tensor]
-) -> BlockMask:
+def block_mask(begins: np.ndarray, ends: np.ndarray, begins_BT: Tensor, ends_BT: Tensor) -> BlockMask:
     """Tiles of the intervals: `begins`, `ends` on the CPU, `begins_BT`, `ends_BT` the same where attention runs."""
     from torch.nn.attention.flex_attention import BlockMask
 
@@ -162,7 +132,7 @@ def block_mask(
     )
     for name, value in list(vars(blocks).items()):
         if isinstance(value, Tensor):
-            setattr(blocks, name, move(value))
+            setattr(blocks, name, to_device(value, begins_BT.device))
     return blocks
 
 

@@ -26,7 +26,7 @@ from . import families
 from .attention import Mask, attend
 from .config import ModelConfig
 from .fused import Tables, as_halves, rms_norm, rotary_tables, rotate_heads
-from .loss import linear_cross_entropy
+from .loss import ValidTargets, linear_cross_entropy
 
 
 class Decoder(nn.Module):
@@ -89,7 +89,7 @@ class Decoder(nn.Module):
         targets_BT: Tensor,
         positions_BT: Tensor | None,
         mask: Mask | None,
-        valid_targets: int,
+        valid_targets: ValidTargets,
         z_loss: float = 0.0,
     ) -> tuple[Tensor, Tensor]:
         """The loss to differentiate and losses_BT in nats; see `linear_cross_entropy`."""

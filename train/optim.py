@@ -10,23 +10,11 @@ Every group has a `peak`, its rate where the schedule is at `learning_rate`; Muo
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Protocol
-
 import torch
 
 from .config import TrainConfig
 from .muon import Muon
-
-
-class Trainable(Protocol):
-    """What is asked of a model here."""
-
-    def parameters(self) -> Iterable[torch.nn.Parameter]:
-        """Each once."""
-
-    def matrices(self) -> Iterable[torch.nn.Parameter]:
-        """The 2-D parameters of the layers."""
+from .trainable import Trainable
 
 
 def make_optimizer(config: TrainConfig, model: Trainable) -> torch.optim.Optimizer:

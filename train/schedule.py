@@ -3,25 +3,29 @@
 A schedule spans the stage that begins it (the first of the run, or one that joins `fresh` or `anneal`) and all stages
 after it that `continue`. `fresh` rises linearly over the first `warmup_fraction` of its span to its peak; `anneal`
 starts at the rate that the step before it had. Both then go to their final rate: `cosine` (half a cosine), `linear`,
-`wsd` (flat, then linear over the last `decay_fraction`; Hu et al. 2024, MiniCPM), or stay (`constant`). The rate is
-that of the step's end: positive in the first step, final in the last.
+`wsd` (flat, then linear over the last `decay_fraction`; Hu et al. 2024, MiniCPM), or stay (`constant`). The final rate
+of `fresh` is a fraction of its peak. That of `anneal` is zero where none is given: how far the schedule before it has
+fallen is not known, so any fraction of a peak could be a rise. The rate is that of the step's end: positive in the
+first step, final in the last.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from .config import Shape, TrainConfig
+if TYPE_CHECKING:  # config.py asks here whether its stages make a schedule
+    from .config import Shape, StageConfig, TrainConfig
 
 
 @dataclass(frozen=True)
 class Span:
-    """One schedule: steps `[first, last)`; `peak` None is the rate of step `first - 1`."""
+    """One schedule: steps `[first, last)`, from `peak` to `final`."""
 
     first: int
     last: int
-    peak: float | None
+    peak: float
     final: float
     shape: Shape
     warmup_fraction: float
@@ -37,45 +41,69 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     schedules = spans(config)
     if not 0 <= step < schedules[-1].last:
         raise ValueError(f"step {step}: the run has the steps 0 to {schedules[-1].last - 1}")
-    reached = config.learning_rate
-    for span in schedules:
-        if step < span.last:
-            return _rate(span, step, reached, config.step_tokens)
-        reached = _rate(span, span.last - 1, reached, config.step_tokens)
-    raise AssertionError("spans cover every step")
+    return next(_rate(span, step, config.step_tokens) for span in schedules if step < span.last)
 
 
 def spans(config: TrainConfig) -> list[Span]:
-    """The schedules of a run, in order and without gaps."""
+    """The schedules of a run, in order and without gaps.
+
+    Raises:
+        ValueError: if a stage that anneals would rise, or begins at a rate of zero.
+    """
     found: list[Span] = []
     begin = 0
     for stage, steps in zip(config.resolved_stages(), config.stage_steps(), strict=True):
         end = begin + steps
         if found and stage.join == "continue":
-            found[-1] = Span(**{**vars(found[-1]), "last": end})
+            found[-1] = replace(found[-1], last=end)
+        elif stage.join == "anneal":
+            reached = _rate(found[-1], begin - 1, config.step_tokens)
+            found.append(_anneal(config, stage, begin, end, reached))
         else:
-            anneals = stage.join == "anneal"
-            peak = None if anneals else stage.learning_rate or config.learning_rate
-            fraction_of = config.learning_rate if peak is None else peak
-            default_final = fraction_of * config.final_learning_rate_fraction
-            warmup = config.warmup_fraction if stage.warmup_fraction is None else stage.warmup_fraction
-            found.append(
-                Span(
-                    first=begin,
-                    last=end,
-                    peak=peak,
-                    final=default_final if stage.final_learning_rate is None else stage.final_learning_rate,
-                    shape=stage.schedule or ("linear" if anneals else config.schedule),
-                    warmup_fraction=0.0 if anneals else warmup,
-                    decay_fraction=config.decay_fraction if stage.decay_fraction is None else stage.decay_fraction,
-                )
-            )
+            found.append(_fresh(config, stage, begin, end))
         begin = end
     return found
 
 
-def _rate(span: Span, step: int, reached: float, step_tokens: int) -> float:
-    peak = reached if span.peak is None else span.peak
+def _fresh(config: TrainConfig, stage: StageConfig, first: int, last: int) -> Span:
+    peak = stage.learning_rate or config.learning_rate
+    final = stage.final_learning_rate
+    return Span(
+        first=first,
+        last=last,
+        peak=peak,
+        final=peak * config.final_learning_rate_fraction if final is None else final,
+        shape=stage.schedule or config.schedule,
+        warmup_fraction=config.warmup_fraction if stage.warmup_fraction is None else stage.warmup_fraction,
+        decay_fraction=config.decay_fraction if stage.decay_fraction is None else stage.decay_fraction,
+    )
+
+
+def _anneal(config: TrainConfig, stage: StageConfig, first: int, last: int, reached: float) -> Span:
+    final = stage.final_learning_rate or 0.0
+    if reached <= 0:
+        raise ValueError(
+            f'stage "{stage.name}": `join: anneal` starts at the rate that was reached, which is 0: it would learn '
+            "nothing; end the schedule before it above 0 (final_learning_rate), or use `join: fresh`"
+        )
+    if final > reached * (1 + 1e-9):  # a rate that was reached by arithmetic may lie below itself by rounding
+        raise ValueError(
+            f'stage "{stage.name}": final_learning_rate {final:g} is above the rate that was reached, {reached:g}, and '
+            "`join: anneal` falls; give a lower one or none (0), or use `join: fresh`"
+        )
+    return Span(
+        first=first,
+        last=last,
+        peak=reached,
+        final=final,
+        shape=stage.schedule or "linear",
+        warmup_fraction=0.0,
+        decay_fraction=config.decay_fraction if stage.decay_fraction is None else stage.decay_fraction,
+    )
+
+
+def _rate(span: Span, step: int, step_tokens: int) -> float:
+    peak = span.peak
     total, tokens = (span.last - span.first) * step_tokens, (step + 1 - span.first) * step_tokens
     warmup = span.warmup_fraction * total
     if tokens < warmup:

@@ -3,6 +3,8 @@
 "Far above" is `sigma` deviations above the mean of the last 128 accepted values, as in OLMo-core's skip-step optimiser.
 Nothing finite is a spike before there are 128. After 10 skipped steps in a row the level itself has changed (a join of
 stages, another mixture): the next step is accepted and the memory starts anew, where keeping it would skip dozens more.
+What is not finite is never accepted, so after 10 such steps in a row the run should end: a skipped step changes no
+weight, and if ten batches of different rows all fail it is the weights that do, and will with every other batch.
 The state is numbers that JSON writes exactly, so a resumed run decides as the uninterrupted one.
 """
 
@@ -14,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 MOST_IN_A_ROW = 10
+"""Skipped steps: finite ones before a new level is accepted, others before `is_hopeless`."""
 
 
 class SpikeGuard:
@@ -24,12 +27,19 @@ class SpikeGuard:
         self._sigma, self._window = sigma, window
         self._losses: deque[float] = deque(maxlen=window)
         self._norms: deque[float] = deque(maxlen=window)
-        self._skipped = 0
+        self._skipped = self._not_finite = 0
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether the last ten steps were not finite."""
+        return self._not_finite >= MOST_IN_A_ROW
 
     def is_spike(self, loss: float, grad_norm: float) -> bool:
-        """Whether the step must change nothing; True counts towards the ten in a row."""
+        """Whether the step must change nothing. Finite spikes in a row are counted, and those that are not finite."""
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+            self._not_finite += 1
             return True
+        self._not_finite = 0
         if self._sigma is None or not (self._is_far(self._losses, loss) or self._is_far(self._norms, grad_norm)):
             return False
         if self._skipped >= MOST_IN_A_ROW:
@@ -52,13 +62,19 @@ class SpikeGuard:
 
     def state(self) -> dict[str, Any]:
         """All that `restore` needs; floats survive JSON exactly."""
-        return {"losses": list(self._losses), "grad_norms": list(self._norms), "skipped": self._skipped}
+        return {
+            "losses": list(self._losses),
+            "grad_norms": list(self._norms),
+            "skipped": self._skipped,
+            "not_finite": self._not_finite,
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Be as the guard was whose `state()` this is."""
         self._losses = deque(state["losses"], maxlen=self._window)
         self._norms = deque(state["grad_norms"], maxlen=self._window)
         self._skipped = int(state["skipped"])
+        self._not_finite = int(state.get("not_finite", 0))  # older checkpoints do not have it
 
     def _is_far(self, values: Sequence[float], value: float) -> bool:
         if len(values) < self._window or self._sigma is None:

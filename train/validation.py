@@ -28,7 +28,8 @@ from .tokenizer import encode
 
 COLUMNS = ("id", "text", "stream")
 BATCH_TOKENS = 16_384
-"""In one forward pass; all passes have the same shape, so that a compiled model is compiled once."""
+"""In one forward pass. All passes have the same shape, so that layers that are compiled one by one are compiled once
+more, for it; a model that is compiled as a whole, with its loss, runs uncompiled here."""
 
 LARGEST_PART = 16
 """A document gives at most this part of its stream's bytes: otherwise one long file could decide the number."""

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from . import lowerings
+from .prefetch import to_device
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
@@ -122,22 +123,17 @@ class Mask:
             lowerings.announce(lowering, why)
         if lowering == "dense" and not self.is_plain_causal:
             raise ValueError('lowering "dense" is plain causal attention, but these rows hold several segments')
-        if lowering in ("varlen", "blocked") and self.pieces is None:
-            raise ValueError(f'lowering "{lowering}" needs segments with prefixes, not any intervals; use "flex"')
-
-        def move(tensor: Tensor) -> Tensor:
-            # From pinned memory the copy is queued behind the running step instead of waiting for it.
-            if device.type == "cuda" and not tensor.is_cuda:
-                return tensor.pin_memory().to(device, non_blocking=True)
-            return tensor.to(device)
-
-        begins_BT, ends_BT = move(self.begins_BT), move(self.ends_BT)
-        shape = self.begins_BT.shape
+        if lowering == "blocked" and self.pieces is None:
+            raise ValueError('lowering "blocked" needs segments with prefixes, not any intervals; use "flex"')
+        if lowering == "varlen" and self.has_prefix:
+            raise ValueError('lowering "varlen" is causal attention inside segments, without prefixes; use "flex"')
+        begins_BT, ends_BT = to_device(self.begins_BT, device), to_device(self.ends_BT, device)
         offsets = blocks = None
         if lowering == "varlen" and self.pieces is not None:
-            offsets = lowerings.offsets(self.pieces, shape[0], shape[1], move)
+            rows, time = self.begins_BT.shape
+            offsets = lowerings.offsets([piece[:2] for piece in self.pieces], rows, time, device)
         elif lowering == "flex":
-            blocks = lowerings.block_mask(_array(self.begins_BT), _array(self.ends_BT), begins_BT, ends_BT, move)
+            blocks = lowerings.block_mask(_array(self.begins_BT), _array(self.ends_BT), begins_BT, ends_BT)
         return dataclasses.replace(
             self, begins_BT=begins_BT, ends_BT=ends_BT, lowering=lowering, offsets=offsets, blocks=blocks
         )

@@ -62,14 +62,6 @@ def test_gradients_are_those_of_the_sum_over_rows(ranks):
     assert not found[4].any()
 
 
-def test_rows_that_cannot_be_shared_equally_are_refused():
-    from codesieve.train.execution import spans
-
-    assert list(spans(1, 3, 4, rank=1, world=2)) == [(6, 2), (10, 2)]
-    with pytest.raises(ValueError, match="5 rows a step cannot be shared equally by 2 processes"):
-        next(spans(0, 1, 5, rank=0, world=2))
-
-
 def test_alone_nothing_is_sent():
     alone = World()
     rows = np.array([[1.0, 2.0]])

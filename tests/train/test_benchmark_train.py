@@ -1,14 +1,17 @@
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from codesieve.benchmarks import train as benchmark
+from codesieve.benchmarks import train_cases
 from codesieve.benchmarks.nanogpt import NanoGPT
+from codesieve.benchmarks.train_rows import made_up_rows
 from codesieve.benchmarks.train_sides import SIDES, Side
 from codesieve.strict import ConfigError
-from codesieve.train.config import ModelConfig
+from codesieve.train.config import ModelConfig, TrainConfig
 from codesieve.train.model import Decoder
 
 SMALL = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1}
@@ -65,7 +68,7 @@ def test_the_reference_computes_what_the_decoder_computes(family):
 
 
 def test_all_sides_train_and_are_compared():
-    report = benchmark.measure(benchmark.replace(CASE, against=("transformers", "nanogpt")))
+    report = benchmark.measure(replace(CASE, against=("transformers", "nanogpt")))
     assert list(report["sides"]) == ["codesieve", "transformers", "nanogpt"]
     assert report["sides"]["codesieve"]["ratio"] == 1.0
     for side in report["sides"].values():
@@ -81,7 +84,7 @@ def test_all_sides_train_and_are_compared():
 def test_every_side_learns_from_the_same_rows(name):
     config = CASE.config()
     side = SIDES[name](config, CPU, torch.float32)
-    rows = benchmark.synthetic_rows(config, documents=50)
+    rows = made_up_rows(config, documents=50)
     losses = [float(side.step(side.prepare(rows.batch(0, 4)))) for _ in range(8)]
     assert losses[0] == pytest.approx(np.log(400), abs=0.1)
     assert losses[-1] < losses[0] - 0.1
@@ -89,7 +92,7 @@ def test_every_side_learns_from_the_same_rows(name):
 
 def test_micro_batches_change_neither_the_loss_nor_the_step():
     config = CASE.config()
-    rows = benchmark.synthetic_rows(config, documents=50)
+    rows = made_up_rows(config, documents=50)
     losses = []
     for micro in (64, 16):
         torch.manual_seed(0)
@@ -100,15 +103,34 @@ def test_micro_batches_change_neither_the_loss_nor_the_step():
     assert losses[0] == pytest.approx(losses[1], rel=2e-2)  # a mean of means where rows have unequal targets
 
 
-@pytest.mark.parametrize("objective", benchmark.OBJECTIVES)
-def test_every_objective_has_rows(objective):
-    rows = benchmark.synthetic_rows(benchmark.replace(CASE, objective=objective, sequence_length=32).config(), 50)
+@pytest.mark.parametrize("objective", train_cases.OBJECTIVES)
+def test_every_named_objective_has_rows(objective):
+    config = replace(CASE, objective=objective, sequence_length=32).config()
+    assert config.objectives == TrainConfig(objectives=objective).objectives
+    rows = made_up_rows(config, 50)
     assert rows.batch(0, 2).tokens_BT.shape == (2, 32)
+    assert rows.batch(0, 2).tokens_BT.max() < config.vocab_size
+
+
+def test_infilling_between_characters_gets_text_that_it_can_cut():
+    rows = made_up_rows(replace(CASE, objective="fim", sequence_length=256, step_tokens=256).config(), 50)
+    split, cuts = rows._split, []
+    rows._split = lambda ids, draws: cuts.append((ids, split(ids, draws))) or cuts[-1][1]
+    rows.batch(0, 5)
+    borders = [set(np.cumsum([len(split.bytes[token]) for token in ids]).tolist()) for ids, _ in cuts]
+    ends = [sum(len(split.bytes[token]) for token in parts[0]) for _, parts in cuts]
+    assert np.mean([end in border for end, border in zip(ends, borders, strict=True)]) < 0.7  # others inside a token
 
 
 def test_the_attention_table_compares_masks_with_plain_causal():
-    report = benchmark.measure(benchmark.replace(CASE, attention_table=True))
+    report = benchmark.measure(replace(CASE, table="attention"))
     assert list(report["sides"]) == ["causal", "documents", "prefix-LM"]
+
+
+def test_the_objective_table_compares_every_named_objective_with_plain_prediction():
+    report = benchmark.measure(replace(CASE, table="objective", rounds=1))
+    assert list(report["sides"]) == ["causal", "codegen2", "fim", "prefix-lm", "ul2"]
+    assert all("wait_fraction" in side for side in report["sides"].values())
 
 
 def test_what_does_not_fit_has_its_micro_batch_halved():
@@ -121,8 +143,8 @@ def test_what_does_not_fit_has_its_micro_batch_halved():
         return Side(lambda batch: batch, lambda batch: torch.zeros(()), lambda: "fake")
 
     config = CASE.config()
-    rows = benchmark.synthetic_rows(config, documents=50)
-    side, facts = benchmark._built(maker, config, rows, CPU, torch.float32)
+    rows = made_up_rows(config, documents=50)
+    side, facts = benchmark._built(maker, CASE, rows, CPU, torch.float32)
     assert tried == [64, 32, 16]
     assert side is not None
     assert facts["micro_batch_tokens"] == 16
@@ -132,8 +154,7 @@ def test_what_never_fits_is_a_row_that_says_so():
     def maker(config, device, dtype):
         raise torch.OutOfMemoryError
 
-    config = CASE.config()
-    side, facts = benchmark._built(maker, config, benchmark.synthetic_rows(config, 50), CPU, torch.float32)
+    side, facts = benchmark._built(maker, CASE, made_up_rows(CASE.config(), 50), CPU, torch.float32)
     assert side is None
     assert facts == {"error": "out of memory with 16 tokens a pass"}
 
@@ -181,18 +202,35 @@ def test_the_suite_goes_on_after_a_failure_and_keeps_what_is_there(tmp_path):
     reports = benchmark.suite(["124m", "codegen2-1b"], out, run)
     assert asked == ["124m", "350m", "codegen2-1b"]
     assert [report["name"] for report in reports] == ["124m", "350m", "codegen2-1b"]
+    benchmark.suite([*asked], out, run)
+    assert asked[3:] == ["350m"]  # what failed is tried again
 
 
 def test_a_wrong_name_in_the_suite_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match='unknown case "124"; known: 124m, 350m'):
-        benchmark.suite(["124"], tmp_path / "out")
+    for refusing in (lambda: benchmark.suite(["124"], tmp_path / "out"), lambda: benchmark.listed(["124"])):
+        with pytest.raises(ConfigError, match='unknown case "124"; known: 124m, 350m'):
+            refusing()
+
+
+def test_the_suite_lists_minutes_for_each_of_its_cases(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train.py", "--gpu-suite", "--list", "--only", "124m", "proxy-15m"])
+    benchmark.main()
+    *cases, total = [line.rsplit(maxsplit=2) for line in capsys.readouterr().out.splitlines()]
+    assert [name for name, *_ in cases] == ["124m", "proxy-15m"]
+    assert total[0] == "all"
+    assert float(total[1]) == pytest.approx(sum(float(minutes) for _, minutes, _ in cases), abs=0.11)
+    assert all(case.minutes() < 13 for case in benchmark.SUITE)  # of the 15 that a machine is lent for
+
+
+def test_the_suite_has_the_shipped_objectives_of_a_proxy():
+    [case] = [case for case in benchmark.SUITE if case.table == "objective"]
+    assert {"causal", "codegen2", "fim"} <= set(case.sides())
+    assert case.sides()["fim"][1].config().objectives == TrainConfig(objectives="fim").objectives
 
 
 @pytest.mark.parametrize("case", benchmark.SUITE, ids=lambda case: case.name)
 def test_every_case_of_the_suite_is_a_valid_run_of_the_size_it_says(case):
-    config = case.config()
-    with torch.device("meta"):
-        millions = sum(p.numel() for p in Decoder(config.model, case.vocab_size, 1).parameters()) / 1e6
+    millions = sum(p.numel() for p in case.decoder().parameters()) / 1e6
     named = {"124m": 124, "350m": 360, "470m": 470, "codegen2-1b": 1015, "proxy-15m": 22, "proxy-30m": 37}
     named |= {"to-code-470m": 468}
     assert millions == pytest.approx(named[case.name.split()[0]], rel=0.02)

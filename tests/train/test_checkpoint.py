@@ -21,6 +21,11 @@ def writer(text):
     return write
 
 
+def full(folder):
+    (folder / "model.bin").write_text("ha")
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
 def test_the_last_ones_stay(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep=2)
     assert checkpoints.latest() is None
@@ -34,11 +39,6 @@ def test_the_last_ones_stay(tmp_path):
 def test_a_full_disk_costs_the_new_checkpoint_only_and_is_told(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep=1)
     checkpoints.save(5, writer("whole"))
-
-    def full(folder):
-        (folder / "model.bin").write_text("ha")
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     checkpoints.save(10, full)
     with pytest.raises(OSError, match=r"No space left on device.*last whole one is .*step-00000005"):
         checkpoints.wait()
@@ -47,6 +47,25 @@ def test_a_full_disk_costs_the_new_checkpoint_only_and_is_told(tmp_path):
     checkpoints.save(15, writer("again"))
     checkpoints.wait()
     assert checkpoints.latest().name == "step-00000015"
+
+
+def test_a_checkpoint_that_failed_does_not_cost_the_next_one(tmp_path, caplog):
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save(5, full)
+    checkpoints.save(10, writer("whole"))
+    checkpoints.wait()  # the old failure was told, and is over
+    assert checkpoints.latest().name == "step-00000010"
+    assert "No space left on device" in caplog.text
+
+
+def test_those_that_are_kept_do_not_count_and_stay_when_the_others_go(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step in range(1, 8):
+        checkpoints.save(step, writer(str(step)), is_kept=step in {2, 4})
+    checkpoints.wait()
+    assert [path.name[-1] for path in checkpoints.all()] == ["2", "4", "6", "7"]
+    checkpoints.remove()
+    assert [path.name[-1] for path in tmp_path.iterdir()] in (["2", "4"], ["4", "2"])
 
 
 def test_what_a_killed_process_left_is_no_checkpoint(tmp_path):
@@ -87,6 +106,10 @@ def test_a_snapshot_does_not_change_with_the_model_and_brings_everything_back(tm
     step(again, resumed, 1)
     for (name, mine), theirs in zip(again.named_parameters(), model.parameters(), strict=True):
         assert torch.equal(mine, theirs), name
+
+    others = Snapshot.of(model, optimizer, tmp_path / "tokenizer", {}, is_first=False)
+    assert not others.weights  # only the rank that writes holds a copy
+    assert not others.optimizer
 
     other = Decoder(SMALL.model_copy(update={"hidden_size": 32}), 400, 16)
     with pytest.raises(ValueError, match="does not fit the model"):

@@ -8,7 +8,7 @@ from codesieve.train.infill import SPARE, CharacterSplit, split_tokens
 from codesieve.train.objectives import restore, transform
 from codesieve.train.sentinels import Sentinels
 from codesieve.train.tokenizer import encode, train_tokenizer
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
@@ -67,6 +67,26 @@ def test_bytes_stay_also_where_a_window_begins_inside_a_character(tokenizer, spl
     parts = split(ids, np.array(draws))
     assert raw(split, np.concatenate(parts)) == raw(split, ids)
     assert sum(map(len, parts)) <= len(ids) + SPARE
+
+
+@pytest.fixture(scope="module")
+def crossing():
+    """Of a tokenizer whose tokens go over the borders of characters, three bytes each."""
+    characters = "".join(map(chr, range(0x4E00, 0x4E40)))
+    return CharacterSplit(train_tokenizer([characters * 3], 420))
+
+
+@settings(deadline=None)
+@given(
+    text=st.text(alphabet="专东丰丁七", min_size=1, max_size=20),
+    draws=st.tuples(st.floats(0, 1, exclude_max=True), st.floats(0, 1, exclude_max=True)).map(sorted),
+)
+@example(text="专东丰", draws=[0.0, 0.4])
+def test_bytes_stay_where_the_borders_of_tokens_lie_inside_characters(crossing, text, draws):
+    ids = encode(crossing._tokenizer, [text])[0].astype(np.int64)
+    for begin in range(min(3, len(ids))):
+        parts = crossing(ids[begin:-1], np.array(draws))
+        assert raw(crossing, np.concatenate(parts)) == raw(crossing, ids[begin:-1])
 
 
 @pytest.mark.parametrize("order", ["psm", "spm", "spm_separate"])

@@ -4,6 +4,8 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from codesieve.train import loop, run_folder
+from codesieve.train.checkpoint import Snapshot
 from codesieve.train.metrics import read_metrics
 from codesieve.train.model import Decoder
 from training_world import CONFIG, VOCAB, changed, make_world, run
@@ -168,12 +170,61 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(world, tmp_path, monke
     assert report["final_loss"] < 4.3
 
 
-def test_a_run_that_diverges_fails_and_is_not_taken_for_a_model(world, tmp_path, monkeypatch):
-    spoilt(monkeypatch, float("inf"), range(10**6))
-    with pytest.raises(FloatingPointError, match="30 of 30 steps"):
+@pytest.mark.parametrize(("first", "last"), [(0, 9), (7, 16)])
+def test_a_run_that_is_not_finite_any_more_ends_after_ten_steps(world, tmp_path, monkeypatch, first, last):
+    spoilt(monkeypatch, float("nan"), range(2 * first, 10**6))
+    with pytest.raises(
+        FloatingPointError, match=rf"step {last}: .* 10 steps in a row.*lower learning_rate \(0\.01 now\)"
+    ):
+        run(world, tmp_path / "model")
+    metrics = read_metrics(tmp_path / "model" / "metrics.jsonl")
+    assert metrics["skipped"].arg_true().to_list() == list(range(first, last + 1))  # the last ones are written, too
+
+
+def test_a_run_that_mostly_fails_is_not_taken_for_a_model(world, tmp_path, monkeypatch):
+    spoilt(monkeypatch, float("inf"), [row for row in range(60) if row // 2 % 5])
+    with pytest.raises(FloatingPointError, match="24 of 30 steps"):
         run(world, tmp_path / "model")
     assert not (tmp_path / "model" / "training.json").exists()
     assert not (tmp_path / "model" / "model.safetensors").exists()
+
+
+def test_a_gpu_that_is_too_small_names_the_setting(world, tmp_path, monkeypatch):
+    def loss(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(Decoder, "loss", loss)
+    with pytest.raises(torch.OutOfMemoryError, match=r"step 0 .* lower micro_batch_tokens \(64 now.*Tried to allocate"):
+        run(world, tmp_path / "model")
+
+
+def test_use_of_the_peak_is_shown_for_the_precision_that_it_is_the_peak_of(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H200")
+    assert loop._peak_flops(torch.device("cuda"), torch.bfloat16) == 989e12
+    assert loop._peak_flops(torch.device("cuda"), torch.float32) is None
+    assert loop._peak_flops(torch.device("cpu"), torch.bfloat16) is None
+
+
+def test_lines_are_in_the_file_before_a_checkpoint_is_begun(world, tmp_path, monkeypatch):
+    seen = []
+    real = Snapshot.of.__func__
+
+    def of(kind, *arguments, **more):
+        seen.append(len((tmp_path / "model" / "metrics.jsonl").read_text().splitlines()))
+        return real(kind, *arguments, **more)
+
+    monkeypatch.setattr(Snapshot, "of", classmethod(of))
+    run(world, tmp_path / "model", changed(checkpoint_tokens=640))
+    assert seen == [10, 20, 30, 30]
+
+
+def test_an_error_of_the_thread_that_writes_lines_ends_the_run(world, tmp_path, monkeypatch):
+    def full(file, metrics):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(run_folder, "write_step", full)
+    with pytest.raises(OSError, match="No space left"):
+        run(world, tmp_path / "model")
 
 
 def test_threads_and_determinism_are_put_back(world, tmp_path):

@@ -1,7 +1,8 @@
 import pytest
 import torch
 from codesieve.train import loss as module
-from codesieve.train.loss import cross_entropy, linear_cross_entropy
+from codesieve.train.batches import kept_positions
+from codesieve.train.loss import Shortened, cross_entropy, linear_cross_entropy
 from codesieve.train.rows import IGNORED
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn import functional as F
@@ -131,16 +132,17 @@ def test_without_gradients_the_losses_are_the_same_bits():
     assert all(torch.equal(a, b) for a, b in zip(with_gradients, without, strict=True))
 
 
-def test_more_targets_than_the_capacity_are_an_error():
-    torch._dynamo.reset()
-    hidden, weight, _, targets = case()
-
-    @torch.compile(backend="aot_eager", fullgraph=True)
-    def head(hidden, weight, targets):
-        return linear_cross_entropy(hidden, weight, targets, 43, capacity=42)
-
-    with pytest.raises(RuntimeError, match="more than 42 valid targets"):
-        head(hidden, weight, targets)
+@pytest.mark.parametrize("others", [0, 5])
+def test_positions_that_are_named_and_the_rest_left_out_give_the_same(others):
+    hidden, weight, _, targets = case(ignored=30, dtype=torch.float64)
+    valid, ignored = (targets != IGNORED).nonzero().flatten(), (targets == IGNORED).nonzero().flatten()
+    divisor = Shortened(43, torch.cat((ignored[:others], valid)))
+    for short in (
+        linear_cross_entropy(hidden, weight, targets, divisor, torch.float64),
+        cross_entropy(hidden @ weight.t(), targets, divisor),
+    ):
+        whole = linear_cross_entropy(hidden, weight, targets, 43, torch.float64)
+        assert_equal(short, whole, (hidden, weight), atol=1e-13, rtol=1e-12)
 
 
 @pytest.mark.parametrize("bad", [VOCABULARY, -1])
@@ -163,20 +165,43 @@ def test_whole_logits_give_the_same(z_loss):
 
 
 @pytest.mark.parametrize(
-    ("budget", "capacity", "dtype"), [(1 << 30, None, torch.bfloat16), (4 * VOCABULARY * 20, 20, torch.float32)]
+    ("budget", "is_short", "dtype"), [(1 << 30, False, torch.bfloat16), (4 * VOCABULARY * 20, True, torch.float32)]
 )
-def test_compiled_as_one_expression_or_in_chunks_it_is_the_same(monkeypatch, budget, capacity, dtype):
+def test_compiled_as_one_expression_or_in_chunks_it_is_the_same(monkeypatch, budget, is_short, dtype):
     torch._dynamo.reset()
     monkeypatch.setitem(module.CHUNK_BYTES, "cpu", budget)
     counter = CompileCounterWithBackend("aot_eager")
 
     @torch.compile(backend=counter, fullgraph=True)
     def head(hidden, weight, bias, targets, valid):
-        return linear_cross_entropy(hidden * 1, weight, targets, valid, dtype, bias, 0.5, 0.1, capacity)
+        return linear_cross_entropy(hidden * 1, weight, targets, valid, dtype, bias, 0.5, 0.1)
 
     for valid in map(torch.tensor, (18.0, 20.0, 17.0)):
         hidden, weight, bias, targets = case(ignored=50 - int(valid))
         theirs = definition(hidden, weight, targets, valid, bias, 0.5, 0.1)
         tolerance = {} if dtype == torch.float32 else {"atol": 0.1, "rtol": 0.05}
-        assert_equal(head(hidden, weight, bias, targets, valid), theirs, (hidden, weight, bias), **tolerance)
+        kept = (targets == IGNORED).int().argsort(stable=True)[:20]
+        ours = head(hidden, weight, bias, targets, Shortened(valid, kept) if is_short else valid)
+        assert_equal(ours, theirs, (hidden, weight, bias), **tolerance)
     assert counter.frame_count == 1
+
+
+def test_compiled_the_head_computes_no_more_logits_than_it_is_told_to():
+    torch._dynamo.reset()
+    shapes = []
+
+    def spy(graph, inputs):
+        for node in graph.graph.nodes:
+            value = node.meta.get("example_value")
+            if isinstance(value, torch.Tensor) and value.ndim == 2 and value.shape[1] == VOCABULARY:
+                shapes.append(value.shape[0])
+        return graph.forward
+
+    @torch.compile(backend=spy, fullgraph=True, dynamic=False)
+    def head(hidden, weight, targets, valid):
+        return linear_cross_entropy(hidden, weight, targets, valid)[0]
+
+    hidden, weight, _, targets = case(ignored=35)
+    kept = torch.from_numpy(kept_positions(targets.numpy()))
+    head(hidden, weight, targets, Shortened(torch.tensor(15.0), kept))
+    assert set(shapes) == {len(kept)} == {19}  # three eighths of 50

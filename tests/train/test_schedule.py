@@ -110,6 +110,24 @@ def test_an_anneal_continues_over_the_stages_after_it():
     assert rates(config(*parts))[100:] == pytest.approx([0.1 * (1 - n / 100) for n in range(1, 101)])
 
 
+def test_an_anneal_falls_to_zero_from_whatever_rate_was_reached():
+    # A cosine that ended far below a tenth of its peak, as the tutorial's cooldown does.
+    low = config(stage("all", 100), stage("best", 50, join="anneal"), final_learning_rate_fraction=1e-6)
+    assert rates(low)[100:] == pytest.approx([1e-6 * (1 - n / 50) for n in range(1, 51)])
+
+
+def test_an_anneal_that_would_rise_is_refused_by_stage_and_rates():
+    with pytest.raises(ValueError, match=r'stage "best": final_learning_rate 0\.2 is above the rate .* reached, 0\.1,'):
+        config(stage("all", 100), stage("best", 50, join="anneal", final_learning_rate=0.2))
+    flat = config(stage("all", 100), stage("best", 50, join="anneal", final_learning_rate=0.1))
+    assert rates(flat)[100:] == pytest.approx([0.1] * 50)
+
+
+def test_an_anneal_that_begins_at_zero_is_refused():
+    with pytest.raises(ValueError, match=r'stage "rest": `join: anneal` starts at .* which is 0'):
+        config(stage("all", 100), stage("best", 50, join="anneal"), stage("rest", 50, join="anneal"))
+
+
 def test_the_first_stage_is_fresh_whatever_it_says():
     assert (
         rates(config(stage("all", 100))) == rates(config(stage("all", 100, join="fresh"))) == rates(config(steps=100))

@@ -41,6 +41,18 @@ def test_what_is_not_finite_is_skipped_always(value):
     assert not guard.is_spike(1e9, 1e9)
 
 
+def test_ten_steps_in_a_row_that_are_not_finite_are_hopeless_and_one_that_is_ends_the_row():
+    guard = SpikeGuard(6.0)
+    for _ in range(5):
+        assert all(guard.is_spike(math.nan, 1.0) and not guard.is_hopeless for _ in range(MOST_IN_A_ROW - 1))
+        assert not guard.is_spike(3.0, 1.0)
+    assert all(guard.is_spike(1.0, math.inf) for _ in range(MOST_IN_A_ROW - 1))
+    resumed = SpikeGuard(6.0)
+    resumed.restore(json.loads(json.dumps(guard.state())))
+    resumed.is_spike(math.nan, 1.0)
+    assert resumed.is_hopeless
+
+
 def test_after_ten_in_a_row_a_new_level_is_accepted():
     guard, _ = calm()
     found = []
