@@ -192,6 +192,14 @@ class SelectionConfig(Config):
         return self
 
 
+class VerifyConfig(Config):
+    """How synthetic problems are verified, which runs them."""
+
+    sandbox_level: int = Field(
+        2, ge=1, le=3, description="least containment under which they are run; at 1 with your rights"
+    )
+
+
 class EvalConfig(Config):
     """What trained models are measured on, and how."""
 
@@ -260,6 +268,7 @@ class RunConfig(Config):
     annotate: AnnotateConfig = Field(default_factory=AnnotateConfig)
     near_duplicates: NearDuplicatesConfig | None = None
     decontaminate: DecontaminateConfig | None = None
+    verify: VerifyConfig = Field(default_factory=VerifyConfig)
     split: SplitConfig | None = None
     classifier: ClassifierConfig | None = None
     selections: tuple[SelectionConfig, ...] = (SelectionConfig(name="selected", where="reason_count = 0"),)
@@ -312,7 +321,9 @@ class TrainJobConfig(Config):
     )
     where: str = Field("TRUE", description="SQL predicate over the shards' columns, applied without rewriting them")
     streams: Literal["source", "kind", "language"] = Field("source", description="column that weights speak of")
-    weights: dict[str, float] = Field(default_factory=dict, description="stream -> share; default: by bytes")
+    weights: dict[str, float] = Field(
+        default_factory=dict, description="stream -> share; default: as much of each as there is"
+    )
     validation: str | None = Field(None, description="Parquet of held-out documents, such as RUN/evals/heldout.parquet")
     train: TrainConfig = Field(default_factory=TrainConfig)
     out: str = Field(description="folder: tokenizer, token store, and models/<seed>/")

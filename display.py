@@ -30,7 +30,7 @@ class Display:
     def stage(self, name: str, what: str = "") -> Iterator[Callable[[float], None]]:
         """A stage of the work; yields the function to call with the fraction that is done."""
         start = time.perf_counter()
-        self._write(name, "start")
+        self.note(name, "start")
         try:
             if self.console.is_terminal:
                 with self._progress() as bar:
@@ -41,11 +41,11 @@ class Display:
                 self.say(f"{name:<10} {what} …")
                 yield _printer(self, name)
         except BaseException as error:
-            self._write(name, "failed", error=f"{type(error).__name__}: {error}")
+            self.note(name, "failed", error=f"{type(error).__name__}: {error}")
             raise
         seconds = time.perf_counter() - start
         self.wall_seconds[name] = round(self.wall_seconds.get(name, 0.0) + seconds, 3)
-        self._write(name, "done", wall_seconds=round(seconds, 3))
+        self.note(name, "done", wall_seconds=round(seconds, 3))
         if not self.console.is_terminal:
             self.say(f"{name:<10} done in {seconds:.1f} s")
 
@@ -53,7 +53,8 @@ class Display:
         """A line of its own."""
         self.console.print(text, markup=False)
 
-    def _write(self, stage: str, event: str, **more: Any) -> None:
+    def note(self, stage: str, event: str, **more: Any) -> None:
+        """A line of log.jsonl, where there is one."""
         if self.log is not None:
             entry = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "stage": stage, "event": event, **more}
             with self.log.open("a", encoding="utf-8") as log:

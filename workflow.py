@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import yaml
 
 from . import __version__
@@ -41,7 +42,8 @@ from .provenance import git_commit, versions
 from .report.page import write_report
 from .strict import ConfigError, fingerprint
 
-ALWAYS = {"duplicate_of", "duplicate_count", "reasons", "reason_count", "verified", "verification", *LICENCES}
+VERIFIED = set(VerifyStep.provides)
+ALWAYS = {"duplicate_of", "duplicate_count", "reasons", "reason_count", *VERIFIED, *LICENCES}
 NEAR_DUPLICATES = {"near_duplicate_of", "near_duplicate_count", "near_duplicate_similarity"}
 CONTAMINATION = {"contaminated_by", "contamination_overlap"}
 QUALITY = {"quality_raw", "quality_probability", "quality_percentile"}
@@ -166,6 +168,8 @@ def open_run(folder: Path, config: RunConfig, rules: RuleSet | None = None) -> N
 
 def curate(config: RunConfig, rules: RuleSet, folder: Path, display: Display, workers: int) -> Annotated:
     """Annotated shards, and the layers that need nothing learned: reasons, duplicates, verification, split."""
+    if any(source.type == "problems" or source.kind == "synthetic" for source in config.sources):
+        VerifyStep(required_level=config.verify.sandbox_level).check_level()  # before hours of other work
     with display.stage("annotate", "files → signals") as progress:
         annotated = annotate(folder, config.sources, config.annotate, workers, progress)
     with display.stage("rules", f"rule set {rules.name}") as progress:
@@ -183,13 +187,25 @@ def curate(config: RunConfig, rules: RuleSet, folder: Path, display: Display, wo
     if config.decontaminate:
         with display.stage("contamination", "by benchmark items") as progress:
             decontaminate(folder, benchmarks(config, config.decontaminate), workers, progress)
-    with display.stage("verify", "synthetic problems, in the sandbox") as progress:
-        stage_layer(folder, "verified", [VerifyStep()], {"version": 1}, workers=1, progress=progress)
+    verify(config, folder, display)
     if config.split:
         split = config.split
         with display.stage("split", "held-out families"):
             table_layer(folder, "split", lambda frame: split_families(frame, split), split.model_dump(mode="json"))
     return annotated
+
+
+def verify(config: RunConfig, folder: Path, display: Display) -> None:
+    """Layer `verified`, with the level of containment that each problem was run at; the least of them is logged."""
+    level = config.verify.sandbox_level
+    with display.stage("verify", "synthetic problems, in the sandbox") as progress:
+        step = VerifyStep(required_level=level)
+        made_from = {"version": 2, "sandbox_level": level}
+        stage_layer(folder, "verified", [step], made_from, workers=1, progress=progress)
+    reached = scan(folder).select(pl.col("verification_level").min()).collect().item()
+    if reached is not None:
+        display.say(f"{'verify':<10} at sandbox level {reached}")
+        display.note("verify", "contained", sandbox_level=reached)
 
 
 def benchmarks(config: RunConfig, section: DecontaminateConfig) -> DecontaminateConfig:

@@ -3,8 +3,8 @@
 The step runs documents of kind `synthetic` whose `extra` holds `entry_point` and `tests`, each in a contained process
 of its own, and leaves all others null. `verified` is a column like any other; nothing is dropped here. One document
 costs some milliseconds and what its code takes, at most the limits; twice that for a timeout, which is run again
-before it counts.
-A sandbox that fails stops the stage: that is no verdict on a document.
+before it counts. A sandbox that fails stops the stage, and a host that does not contain well enough refuses: neither
+is a verdict on a document.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ from collections.abc import Mapping
 import polars as pl
 
 from ..sandbox import containment
+from ..sandbox.endings import SandboxError
 from ..sandbox.judge import judge_all
 from ..sandbox.limits import Limits
 from ..sandbox.trials import CallTests, Trial, parse_tests
+from ..strict import ConfigError
+from .faults import StepError
 from .steps import with_errors
 
 VERIFY_LIMITS = Limits(cpu_seconds=2.0, memory_bytes=256 * 2**20)
@@ -25,26 +28,42 @@ VERIFY_LIMITS = Limits(cpu_seconds=2.0, memory_bytes=256 * 2**20)
 
 
 class VerifyStep:
-    """Adds `verified` (whether all tests pass) and `verification` (the outcome, one of `sandbox.run.OUTCOMES`).
+    """Adds `verified` (whether all tests pass), `verification` (the outcome, one of `sandbox.run.OUTCOMES`), and the
+    level of containment at which that was found.
 
     Args:
         limits: of each document's run.
         workers: contained processes at a time.
-        required_level: of containment; a host that gives less makes `setup` fail.
+        required_level: of containment; a host that gives less refuses the first document that would be run.
     """
 
     name = "verify"
     requires = ("text", "kind", "extra")
-    provides: Mapping[str, pl.DataType] = {"verified": pl.Boolean(), "verification": pl.String()}
+    provides: Mapping[str, pl.DataType] = {
+        "verified": pl.Boolean(),
+        "verification": pl.String(),
+        "verification_level": pl.Int8(),
+    }
 
-    def __init__(self, limits: Limits = VERIFY_LIMITS, workers: int = 1, required_level: int = 1):
+    def __init__(self, limits: Limits = VERIFY_LIMITS, workers: int = 1, required_level: int = 2):
         self.limits = limits
         self.workers = workers
         self.required_level = required_level
 
     def setup(self) -> None:
-        """Raises SandboxError if this host does not give the required level."""
-        containment.best(self.required_level)
+        """Nothing: most runs hold no synthetic problem, and need no sandbox."""
+
+    def check_level(self) -> None:
+        """Raises ConfigError if this host does not give the required level; says which key lowers it."""
+        try:
+            containment.best(self.required_level)
+        except SandboxError as error:
+            raise ConfigError(
+                f"synthetic problems are verified by running them: {error}\n"
+                "docs/security.md says how to get a higher level. If you wrote or have read the problems, "
+                "--set verify.sandbox_level=1 runs them with your rights, under limits only (eval.sandbox_level is the "
+                "same for what models write)."
+            ) from error
 
     def __call__(self, batch: pl.DataFrame) -> pl.DataFrame:
         outcomes: list[str | None] = [None] * batch.height
@@ -56,12 +75,21 @@ class VerifyStep:
                 trials[row] = _trial(text, extra, self.limits)
             except ValueError as error:
                 errors[row] = f"{self.name}: {error}"
-        judged = judge_all(list(trials.values()), self.workers, self.required_level)
+        levels: list[int | None] = [None] * batch.height
+        if trials:
+            self.check_level()
+        try:
+            judged = judge_all(list(trials.values()), self.workers, self.required_level)
+        except SandboxError as error:
+            raise StepError(f'step "{self.name}": {error}') from error  # anything else would be this batch's fault
         for row, outcome in zip(trials, judged, strict=True):
             outcomes[row] = outcome.status
+            levels[row] = outcome.level or None  # 0: nothing was run
         added = batch.with_columns(
-            pl.Series("verification", outcomes, dtype=pl.String),
-        ).with_columns(verified=pl.col("verification") == "passed")
+            verified=pl.Series(outcomes, dtype=pl.String) == "passed",
+            verification=pl.Series(outcomes, dtype=pl.String),
+            verification_level=pl.Series(levels, dtype=pl.Int8),
+        )
         return with_errors(added, errors)
 
 

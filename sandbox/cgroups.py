@@ -7,18 +7,21 @@ used where it is offered, and nothing is taken that was not given:
   version 1), or
 * in version 2, our own group has the controllers `memory` and `pids` enabled for its children.
 
-Each launcher has a group below that and enters it first; a warm server keeps its group for all its candidates.
+Each launcher has a group below that and enters it first; a warm server keeps its group for all its candidates. What a
+judge that was killed left is removed by the next one. A folder that was named and is of no use is an error: who names
+one counts on the bound.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
+import secrets
 import time
 from functools import cache
 from pathlib import Path
 
+from .endings import SandboxError
 from .limits import Limits
 
 VARIABLE = "CODESIEVE_CGROUP"
@@ -30,18 +33,24 @@ _ROOT = Path("/sys/fs/cgroup")
 _FILES = {"memory": ("memory.max", "memory.limit_in_bytes"), "pids": ("pids.max", "pids.max")}
 _KILLS = ("memory.events", "memory.oom_control")
 _REMOVAL_SECONDS = 2.0
-_numbers = itertools.count()
 
 
 class Group:
     """One control group (in version 1, one for each controller), empty at first."""
 
     def __init__(self, parents: tuple[Path, ...]):
-        name = f"codesieve-{os.getpid()}-{next(_numbers)}"
+        name = f"{_prefix()}{os.getpid()}-{secrets.token_hex(8)}"
         self._folders = [parent / name for parent in parents]
         self._limits: tuple[int, int] | None = None
-        for folder in self._folders:
-            folder.mkdir()
+        made: list[Path] = []
+        try:
+            for folder in self._folders:
+                folder.mkdir()
+                made.append(folder)
+        except OSError:
+            for folder in made:
+                folder.rmdir()
+            raise
 
     def limit(self, limits: Limits) -> None:
         """Bound all processes in it together, from now on."""
@@ -83,19 +92,37 @@ class Group:
 
 
 def new_group(limits: Limits | None = None) -> Group | None:
-    """A group of its own for one launcher, or None where there is no place for one."""
+    """A group of its own for one launcher, or None where there is no place for one.
+
+    Raises:
+        SandboxError: if a place was named, and is of no use.
+    """
+    if fault_of_named():
+        raise SandboxError(fault_of_named())
     parents, _ = places()
     if not parents:
         return None
-    group = Group(parents)
-    if limits is not None:
-        group.limit(limits)
+    try:
+        group = Group(parents)
+        if limits is not None:
+            group.limit(limits)
+    except OSError as error:
+        raise SandboxError(f"control groups: {error}") from error
     return group
+
+
+def fault_of_named() -> str:
+    """Why the folders that were named are of no use, or ""."""
+    named = os.environ.get(VARIABLE, "")
+    parents, why = places()
+    if parents or not named:
+        return ""
+    return f"{VARIABLE}={named}: {why}; name a group that was delegated to you, or unset it"
 
 
 @cache
 def places() -> tuple[tuple[Path, ...], str]:
-    """(folders to make groups in, why there are none or "")."""
+    """(folders to make groups in, why there are none or ""); groups that nobody needs any more are removed there."""
     named = os.environ.get(VARIABLE, "")
     if named:
         parents = tuple(Path(each) for each in named.split(":") if each)
@@ -105,7 +132,25 @@ def places() -> tuple[tuple[Path, ...], str]:
             return (), f"no control groups of version 2 with memory and pids; {VARIABLE} can name delegated ones"
         parents = (own,)
     fault = _fault(parents)
-    return ((), fault) if fault else (parents, "")
+    if fault:
+        return (), fault
+    for parent in parents:
+        _sweep(parent)
+    return parents, ""
+
+
+def _prefix() -> str:
+    """Of the names of groups: with the process namespace, whose ids are in the rest."""
+    return f"codesieve-{Path('/proc/self/ns/pid').stat().st_ino}-"
+
+
+def _sweep(parent: Path) -> None:
+    """Remove the groups of judges that have ended; the kernel keeps those in which something still runs."""
+    for folder in parent.glob(f"{_prefix()}*"):
+        pid = folder.name.removeprefix(_prefix()).partition("-")[0]
+        if pid.isdecimal() and not Path("/proc", pid).exists():
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def _own_group() -> Path | None:

@@ -53,12 +53,15 @@ class Transcript:
     """What came out of one contained process.
 
     Attributes:
-        values: parsed trees (see `values.py`), one for each request that was answered with a value.
+        values: parsed trees (see `values.py`), one for each request that was answered with a value, unless that request
+            said that it is not to be kept.
         error: (status, detail) of the latest answer, if that was not a value.
         trouble: (status, detail) where the judge ended it: output_flood or violation.
         stdout: what it printed.
         stderr: of a command, the beginning and the end of what it wrote there; of Python nothing is kept.
         end: how it ended.
+        answered: requests that were answered with a value.
+        is_program: the first request was a program, which may end its process whenever it wants.
     """
 
     values: tuple[Any, ...]
@@ -67,12 +70,16 @@ class Transcript:
     stdout: bytes
     stderr: bytes
     end: End
+    answered: int
+    is_program: bool
 
 
 def status(limits: Limits, transcript: Transcript, expected: int) -> tuple[str, str]:
-    """(status, detail) of a process from which `expected` answers with a value were asked."""
-    end = transcript.end
-    answered = len(transcript.values)
+    """(status, detail) of a process from which `expected` answers with a value were asked.
+
+    One answer of a program: then its exit status counts, as with programs in other languages.
+    """
+    end, answered = transcript.end, transcript.answered
     if transcript.trouble:
         return transcript.trouble
     if transcript.error:
@@ -89,7 +96,10 @@ def status(limits: Limits, transcript: Transcript, expected: int) -> tuple[str, 
         return _signalled(limits, end.code, end.peak_bytes)
     if end.how != "exit":
         return "violation", "ended its supervisor"
-    if answered < expected:
+    if transcript.is_program and expected == 1:
+        if end.code:
+            return "exception", f"exit status {end.code}"
+    elif answered < expected:
         when = "while it was loaded" if answered == 0 else f"in call {answered}"
         return "violation", f"ended its process {when} (exit status {end.code})"
     if end.processes_left:
@@ -106,3 +116,8 @@ def _signalled(limits: Limits, number: int, peak_bytes: int) -> tuple[str, str]:
     if number in _CRASHES:
         return "exception", f"crashed: {name}"
     return "violation", f"ended by {name}"
+
+
+def printable(text: str) -> str:
+    """Text of a candidate's, for people: short, and on one line."""
+    return "".join(each if each.isprintable() else " " for each in text[:500])

@@ -3,10 +3,10 @@
 `serve` takes the conversation over from the worker. The tests of each item run in a child of their own, forked from a
 process that never saw other tests; it judges one answer after the other, with a fresh namespace for each, until it is
 told to leave. A call of a function under test is the answer to the request that is out (`{"call", "args", "kwargs"}`),
-and the next request brings its value: a plain one, or an exception of the same built-in type. The end is
-`{"done", "detail"}` with passed, wrong, exception or memory. A child that dies takes this process with it, which its
-exit status explains. What a call changes in its arguments does not come back: the candidate works on copies. Standard
-library only.
+and the next request brings the reply (see `worker.py`): a plain value or an exception, and what the call changed in its
+arguments, which are the tests' own objects again afterwards. The end is `{"done", "detail"}` with passed, wrong,
+exception, memory, violation, or raised for an exception of the candidate's. A child that dies takes this process with
+it, which its exit status explains. Standard library only.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import signal
     from collections.abc import Callable
     from typing import Any, NoReturn
+
+    from .objects import Objects
 else:
     import _signal as signal
 
@@ -38,23 +40,18 @@ _STEP_SECONDS = 30.0
 """Wall time from a value to the next question; CPU time is limited for the whole."""
 
 
-class CandidateError(Exception):
-    """The candidate raised an exception of a type that Python does not have."""
-
-
 class Unfit(BaseException):
     """The tests do something that cannot be done from another process."""
 
 
+class Forged(BaseException):
+    """A reply that no worker writes: the candidate wrote it past its own."""
+
+
 class Conversation:
-    """Requests in, answers out: each answer carries the nonce of the request that is out.
+    """Requests in, answers out: each answer carries the nonce of the request that is out."""
 
-    Args:
-        encode: text of a value, see `values.py`.
-    """
-
-    def __init__(self, encode: Callable[[Any], str]) -> None:
-        self._encode = encode
+    def __init__(self) -> None:
         self._nonce = ""
 
     def receive(self) -> dict[str, Any] | None:
@@ -67,17 +64,14 @@ class Conversation:
         self._nonce = request["nonce"]
         return request
 
-    def answer(self, value: Any) -> None:
-        """Answer the request that is out.
-
-        Raises:
-            ValueError: if `value` holds something that is not plain data.
-        """
-        data = f'{{"nonce":"{self._nonce}","value":{self._encode(value)}}}\n'.encode("ascii")
+    def answer(self, text: str) -> None:
+        """Answer the request that is out, by the text of a value."""
+        data = f'{{"nonce":"{self._nonce}","value":{text}}}\n'.encode("ascii")
         if len(data) > _MOST_BYTES:
             os._exit(FLOOD)
-        while data:
-            data = data[os.write(_ANSWERS, data) :]
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(_ANSWERS, rest) :]
 
 
 class Examination:
@@ -85,7 +79,9 @@ class Examination:
 
     Args:
         conversation: with the parent of this process's parent.
-        decode: a value of a tree, see `values.py`.
+        encode: text of a value, see `plain.py`.
+        decode: a value of a tree.
+        new_objects: for the arguments of a call, see `objects.py`.
         cpu_seconds: of the tests of one answer.
         setup: a program; "" for none.
         parts: sources, executed one after the other in the namespace that the set-up left.
@@ -97,7 +93,9 @@ class Examination:
     def __init__(
         self,
         conversation: Conversation,
-        decode: Callable[[Any], Any],
+        encode: Callable[..., str],
+        decode: Callable[..., Any],
+        new_objects: Callable[[], Objects],
         cpu_seconds: int,
         setup: str,
         parts: list[str],
@@ -105,7 +103,8 @@ class Examination:
         modules: list[str],
         check: str,
     ) -> None:
-        self.conversation, self.decode, self.cpu_seconds = conversation, decode, cpu_seconds
+        self.conversation, self.cpu_seconds = conversation, cpu_seconds
+        self.encode, self.decode, self.new_objects = encode, decode, new_objects
         self.setup, self.parts, self.names, self.modules, self.check = setup, parts, names, modules, check
         self.raised: BaseException | None = None
         self.compiled: list[Any] = []
@@ -124,7 +123,7 @@ class Examination:
         except BaseException as error:  # SystemExit and KeyboardInterrupt of test code are no end of its own
             status, detail = self.verdict(error)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        self.conversation.answer({"done": status, "detail": detail})
+        self.conversation.answer(self.encode({"done": status, "detail": detail}))
 
     def examine(self) -> None:
         space: dict[str, Any] = {"__name__": "tests", "__builtins__": builtins}
@@ -143,26 +142,40 @@ class Examination:
 
     def stand_in(self, name: str) -> Callable[..., Any]:
         """A function that has the candidate's function of that name called."""
-        conversation = self.conversation
 
         def ask(*args: Any, **kwargs: Any) -> Any:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            objects = self.new_objects()
             try:
-                conversation.answer({"call": name, "args": list(args), "kwargs": kwargs})
+                texts = [self.encode(each, 0, objects) for each in args]
+                pairs = [f"[{self.encode(key)},{self.encode(each, 0, objects)}]" for key, each in kwargs.items()]
             except ValueError as error:  # NotPlain
                 raise Unfit(f"they pass {error}") from None
-            request = conversation.receive()
+            objects.is_complete = True
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            call = f'{{"call":{self.encode(name)},"args":[{",".join(texts)}],"kwargs":[{",".join(pairs)}]}}'
+            self.conversation.answer(call)
+            request = self.conversation.receive()
             if request is None or request["entry_point"] != "resume":
-                _leave(conversation, request)
+                _leave(self.conversation, request)
             signal.setitimer(signal.ITIMER_REAL, _STEP_SECONDS)
-            kind, *content = request["args"][0]
-            if kind == "value":
-                return self.decode(content[0])
-            self.raised = _exception(*content)
-            raise self.raised
+            return self.taken(request["args"][0], objects)
 
         ask.__name__ = ask.__qualname__ = name
         return ask
+
+    def taken(self, reply: dict[str, Any], objects: Objects) -> Any:
+        """What a reply says: changes in the arguments, then a value, or an exception that is raised here."""
+        try:
+            if reply["changed"] is not None:
+                objects.refill(reply["changed"])
+            if "value" in reply:
+                return self.decode(reply["value"], 0, objects)
+            args = None if reply["args"] is None else tuple(self.decode(reply["args"]))
+            raised = exception(reply["raised"], args, reply["text"])
+        except (ValueError, TypeError) as error:
+            raise Forged(f"wrote an answer in no form: {error}") from None
+        self.raised = raised
+        raise raised
 
     def verdict(self, error: BaseException) -> tuple[str, str]:
         """("wrong", the assertion that failed), ("raised", "") by the candidate, or ("exception", what and where)."""
@@ -184,32 +197,79 @@ class Examination:
         if isinstance(error, AssertionError):
             said = text.partition(": ")[2]
             return "wrong", f"failed: {where}" + (f" ({said})" if said else "")
+        if isinstance(error, Forged):
+            return "violation", str(error)
         if isinstance(error, Unfit):
             return "exception", f"the tests do not fit their form: {error}; have them judged weakly"
         status = "memory" if isinstance(error, MemoryError) else "exception"
         return status, f"in the tests: {text}" + (f": {where}" if where else "")
 
 
-def _exception(name: str, message: str) -> BaseException:
-    kind = getattr(builtins, name, None)
-    if isinstance(kind, type) and issubclass(kind, Exception):
-        try:
-            return kind(message)
-        except TypeError:  # UnicodeDecodeError and the like want more than a message
-            return CandidateError(f"{name}: {message}")
-    return CandidateError(f"{name}: {message}")
+def exception(names: list[str], args: tuple[Any, ...] | None, text: str) -> BaseException:
+    """An exception of the first named type that there is here, or of a new one below the nearest that there are.
+
+    Args:
+        names: of its types, with their modules, the nearest first.
+        args: None if they are not plain data.
+        text: what it is to say.
+    """
+    name = names[0].rpartition(".")[2]
+    kinds = [kind for each in names if (kind := _known_type(each)) is not None]
+    nearest = [kind for place, kind in enumerate(kinds) if not any(issubclass(each, kind) for each in kinds[:place])]
+    args = args if args is not None else (text,) if text else ()
+    if _known_type(names[0]) is not None:
+        made = _made(kinds[0], args)
+        if _said(made) == text:
+            return made
+    return _made(_new_type(name if name.isidentifier() else "CandidateError", nearest or [Exception], text), args)
 
 
-def serve(encode: Callable[[Any], str], decode: Callable[[Any], Any]) -> NoReturn:
-    """Take over. Requests: `tests` (arguments of `Examination` from the third on), `resume`, `again`, `leave`."""
-    conversation = Conversation(encode)
+def _known_type(name: str) -> type[BaseException] | None:
+    """The type of exceptions of that name, of Python's own modules that are loaded already."""
+    module, _, name = name.rpartition(".")
+    if module.partition(".")[0] not in sys.stdlib_module_names or module not in sys.modules:
+        return None
+    kind = vars(sys.modules[module]).get(name)
+    if not isinstance(kind, type) or not issubclass(kind, BaseException) or kind.__module__ != module:
+        return None
+    return None if issubclass(kind, BaseExceptionGroup) else kind  # which want exceptions, and those do not travel
+
+
+def _new_type(name: str, bases: list[type[BaseException]], text: str) -> type[BaseException]:
+    own = {"__str__": lambda self: text, "__module__": "solution"}
+    try:
+        return type(name, tuple(bases), dict(own))
+    except TypeError:  # which have no common layout
+        return type(name, tuple(bases[:1]), dict(own))
+
+
+def _made(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:
+    """As the candidate's was made, if these are what the type takes; else without its own initialisation."""
+    try:
+        return kind(*args)
+    except Exception:
+        made = kind.__new__(kind)
+        made.args = args
+        return made
+
+
+def _said(error: BaseException) -> str | None:
+    try:
+        return str(error)
+    except Exception:
+        return None
+
+
+def serve(encode: Callable[..., str], decode: Callable[..., Any], new_objects: Callable[[], Objects]) -> NoReturn:
+    """Take over. Requests: `tests` (arguments of `Examination` from the fifth on), `resume`, `again`, `leave`."""
+    conversation = Conversation()
     while (request := conversation.receive()) is not None:
         if request["entry_point"] != "tests":
-            conversation.answer(None)  # to leave, when there is no child
+            conversation.answer("null")  # to leave, when there is no child
             continue
         child = os.fork()
         if child == 0:
-            _examine(Examination(conversation, decode, *request["args"]))
+            _examine(Examination(conversation, encode, decode, new_objects, *request["args"]))
         status = os.waitpid(child, 0)[1]
         if os.WIFSIGNALED(status):
             os._exit(OUT_OF_TIME if os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGALRM) else DIED)
@@ -235,7 +295,7 @@ def _examine(examination: Examination) -> NoReturn:
 
 def _leave(conversation: Conversation, request: dict[str, Any] | None) -> NoReturn:
     if request is not None:
-        conversation.answer(None)
+        conversation.answer("null")
     os._exit(_LEFT)
 
 

@@ -6,7 +6,7 @@ is no test, no expected value and no verdict in the candidate's process. Program
 (`programs.py`). A trial that is `weak` runs with its tests in one process and says so in its outcome.
 
 Equal trials are run once, and a timeout is run again alone before it counts. With warm processes a trial takes some
-milliseconds and the CPU time of the program.
+milliseconds and the CPU time of the program. An error or an interrupt ends all trials that run at once.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 from . import containment, endings, programs, values
 from .endings import Ended, Transcript
 from .languages import PYTHON, toolchain
 from .limits import Limits
-from .process import Contained, Plan, contained
-from .relay import Examiner
+from .process import Contained, Plan, Start, contained
+from .relay import Examiner, TestsDied
 from .run import KEPT_OUTPUT_BYTES, Outcome
 from .server import ServerDied, Servers
+from .talk import Interrupt
 from .trials import (
     AssertTests,
     CallTests,
@@ -47,12 +48,6 @@ __all__ = [
     "AssertTests", "CallTests", "CheckTests", "Exchange", "ProgramTests", "StdioTests", "Test", "Tests", "Trial",
     "judge", "judge_all", "parse_exchanges", "parse_tests",
 ]  # fmt: skip
-
-
-class Start(Protocol):
-    """Starts a contained process of Python."""
-
-    def __call__(self, limits: Limits, stdin: bytes = b"") -> AbstractContextManager[Contained]: ...
 
 
 @dataclass(frozen=True)
@@ -78,7 +73,7 @@ def judge(trial: Trial, required_level: int = 1, level: int | None = None) -> Ou
     plan = containment.best(required_level) if level is None else containment.plan_of_level(level)
 
     with Examiner(plan) as examiner:
-        return _judge(trial, _fresh(plan, examiner))
+        return _judge_or_again(trial, _fresh(plan, examiner))
 
 
 def judge_all(
@@ -146,21 +141,21 @@ def _judged(
     microseconds, from core to core it takes a wake-up (measured: 12 ms a trial against 19).
     """
     waiting, found = iter(trials.items()), queue.SimpleQueue[tuple[str, Outcome] | BaseException | None]()
-    lock, is_stopped = threading.Lock(), threading.Event()
+    lock, interrupt = threading.Lock(), Interrupt()
 
     def take() -> tuple[str, Trial] | None:
         with lock:
-            return None if is_stopped.is_set() else next(waiting, None)
+            return None if interrupt.is_set else next(waiting, None)
 
     def work(core: int) -> None:
         try:
             os.sched_setaffinity(0, {core})  # of this thread, and of what it starts
+            interrupt.covers_this_thread()
             with Servers(1, required_level, level) as servers, Examiner(servers.plan) as examiner:
                 processes = Processes(servers.plan, servers.contained, examiner)
                 while (each := take()) is not None:
                     found.put((each[0], _judge_or_again(each[1], processes)))
         except BaseException as error:
-            is_stopped.set()
             found.put(error)
         found.put(None)
 
@@ -183,20 +178,24 @@ def _judged(
             else:
                 yield result
     finally:
-        is_stopped.set()
+        interrupt.set()  # an error in a thread, or Ctrl-C in this one; in the end nothing runs any more
         for each in threads:
             each.join()
 
 
 def _judge_or_again(trial: Trial, processes: Processes) -> Outcome:
-    """A warm server that died says nothing of the trial: that is judged in processes of its own then."""
+    """A warm server that died says nothing of the trial: that is judged in processes of its own then. Tests whose
+    process died may have been driven there by the program, which a second time in a fresh one tells.
+    """
     try:
         return _judge(trial, processes)
     except ServerDied:
-        return _judge(trial, _fresh(processes.plan, processes.examiner))
+        return _judge_or_again(trial, _fresh(processes.plan, processes.examiner))
+    except TestsDied:
+        return _judge(trial, processes, has_died=True)
 
 
-def _judge(trial: Trial, processes: Processes) -> Outcome:
+def _judge(trial: Trial, processes: Processes, has_died: bool = False) -> Outcome:
     tests = trial.tests
     if not trial.source.strip() or (trial.language == "python" and is_empty(trial.source)):
         return Outcome("empty", "no code", "", 0.0, 0.0, 0)
@@ -213,7 +212,7 @@ def _judge(trial: Trial, processes: Processes) -> Outcome:
             if isinstance(tests, CallTests):
                 status, detail = _by_calls(tests, candidate)
             else:
-                status, detail = processes.examiner.examine(tests, candidate)
+                status, detail = processes.examiner.examine(tests, candidate, has_died)
         except Ended as ended:
             status, detail = ended.status, ended.detail
         return outcome(trial.limits, processes.plan, candidate.finish(), status, detail)
@@ -223,7 +222,7 @@ def outcome(
     limits: Limits, plan: Plan, transcript: Transcript, status: str, detail: str, judge: str = "apart"
 ) -> Outcome:
     """The outcome of a run that the tests found `status`: how it ended speaks against it, and never for it."""
-    ended, why = endings.status(limits, replace(transcript, error=None), len(transcript.values))
+    ended, why = endings.status(limits, replace(transcript, error=None), transcript.answered)
     if ended in {"output_flood", "violation"} or (status == "passed" and ended != "ok"):
         status, detail = ended, why
     end = transcript.end
@@ -233,8 +232,8 @@ def outcome(
 
 def _by_calls(tests: CallTests, candidate: Contained) -> tuple[str, str]:
     for number, test in enumerate(tests.calls):
-        call = {"args": values.decode(test.args), "kwargs": values.decode(test.kwargs)}
-        returned = candidate.ask({"entry_point": tests.entry_point, **call})
+        call = {"entry_point": tests.entry_point, "args": list(test.args), "kwargs": dict(test.kwargs), "trees": True}
+        returned = candidate.ask({**call, "kept": False})
         if not _same(test.expected, returned):
             return "wrong", f"test {number}: expected {values.show(test.expected)}, got {values.show(returned)}"
     return "passed", ""
@@ -267,7 +266,9 @@ def _in_one_process(trial: Trial, processes: Processes) -> Outcome:
             status, detail = ("passed", "") if returned == token else ("violation", "ended before the last test")
         except Ended as ended:
             status, detail = ended.status, ended.detail
-            if status == "exception" and detail.startswith("AssertionError"):
+            if status == "ok":  # a program may end its process, but these tests have not all been run
+                status, detail = "violation", "ended its process before the last test"
+            elif status == "exception" and detail.startswith("AssertionError"):
                 status = "wrong"
             elif name in detail:
                 status, detail = "violation", "left before the last test"

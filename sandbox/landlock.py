@@ -1,11 +1,13 @@
 """Landlock: which files a process may still reach, whatever its user may; also TCP and signals on newer kernels.
 
-Needs Linux 5.13 and no privilege. Rules can only be added to, never taken back, and hold for all descendants. A
+Needs Linux 5.13 and no privilege. Owners, modes and times of files, local sockets, and before version 3 truncating are
+not covered: `seccomp.py` denies those. Rules can only be added to, never taken back, and hold for all descendants. A
 folder that is allowed can have folders below it that are not: then its entries are allowed one by one.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import struct
@@ -15,6 +17,12 @@ from . import kernel
 TYPE_CHECKING = False  # for type checkers; see launch.py
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+TRUNCATE_VERSION = 3
+"""From this version on (Linux 6.2), files that may not be written cannot be truncated either."""
+
+SIGNAL_VERSION = 6
+"""From this version on (Linux 6.12), processes outside cannot be signalled."""
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _VERSION_FLAG = 1
@@ -26,7 +34,7 @@ _FILE_RIGHTS = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
 _ALL_RIGHTS = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1}
 _NEWEST_RIGHTS = (1 << 16) - 1  # from version 5 on
 _TCP_BIND_AND_CONNECT = 3  # from version 4 on
-_ABSTRACT_SOCKETS_AND_SIGNALS = 3  # from version 6 on
+_ABSTRACT_SOCKETS_AND_SIGNALS = 3  # from version SIGNAL_VERSION on
 
 
 def version() -> int:
@@ -35,6 +43,19 @@ def version() -> int:
         return kernel.system_call("landlock", _CREATE_RULESET, None, 0, _VERSION_FLAG)
     except OSError:
         return 0
+
+
+def why_missing() -> str:
+    """Why there is no Landlock here, or ""."""
+    try:
+        kernel.system_call("landlock", _CREATE_RULESET, None, 0, _VERSION_FLAG)
+    except OSError as error:
+        if error.errno == errno.ENOSYS:
+            return "no Landlock: this kernel has none (Linux 5.13 is the first that can)"
+        if error.errno == errno.EOPNOTSUPP:
+            return "no Landlock: it is switched off on this host; add landlock to lsm= on the kernel's command line"
+        return f"no Landlock: {error}; a container's seccomp profile may have to allow it"
+    return ""
 
 
 def restrict(
@@ -55,7 +76,7 @@ def restrict(
     attributes = struct.pack("Q", rights)
     if newest >= 4:
         attributes += struct.pack("Q", _TCP_BIND_AND_CONNECT)
-    if newest >= 6:
+    if newest >= SIGNAL_VERSION:
         attributes += struct.pack("Q", _ABSTRACT_SOCKETS_AND_SIGNALS)
     ruleset = kernel.system_call("landlock_create_ruleset", _CREATE_RULESET, attributes, len(attributes), 0)
     try:

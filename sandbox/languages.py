@@ -18,7 +18,9 @@ from typing import Any
 from pydantic import Field
 
 from ..strict import CONFIGS, Config, ConfigError, parse, read_yaml, unknown
+from .endings import SandboxError
 from .limits import DEFAULT_LIMITS, Limits
+from .process import Plan
 
 FILE = CONFIGS / "toolchains.yaml"
 
@@ -56,6 +58,7 @@ class LanguageConfig(Config):
     compile_limits: dict[str, Any] = Field(default_factory=dict)
     epilogue: str = ""
     out_of_memory: str = ""
+    starts_processes: bool = False
 
 
 class _Table(Config):
@@ -90,6 +93,13 @@ class Toolchain:
     def environment(self) -> dict[str, str]:
         """Variables of its compiler and programs."""
         return {key: self._filled(value, self.paths) for key, value in self.config.environment.items()}
+
+    def check_processes(self, plan: Plan) -> None:
+        """Raises SandboxError if its programs start processes, and `plan` forbids that: each would wait for ever."""
+        if self.config.starts_processes and plan.no_processes:
+            raise SandboxError(
+                f"programs in {self.name} start processes, which sandbox level {plan.level} forbids on this host"
+            )
 
     def run_limits(self, limits: Limits) -> Limits:
         """`limits` as this language needs them: never less memory, processes or open files than the table says."""

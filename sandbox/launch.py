@@ -7,12 +7,25 @@ only.
 
 from __future__ import annotations
 
-import fcntl
 import marshal
 import os
 
 from . import kernel, namespaces, worker
-from .supervise import CONTROL, DESCRIPTORS, REPORT, SIGNALS, Host, Supervisor, as_child, failure, report
+from .supervise import (
+    CLOCK,
+    CONTROL,
+    DESCRIPTORS,
+    PROC,
+    REPORT,
+    SIGNALS,
+    USER_IDS,
+    Host,
+    Supervisor,
+    as_child,
+    failure,
+    place_descriptors,
+    report,
+)
 
 TYPE_CHECKING = False  # for type checkers: importing typing would cost every run 5 ms, signal with its enums 6 ms
 if TYPE_CHECKING:
@@ -21,11 +34,8 @@ if TYPE_CHECKING:
 else:
     import _signal as signal
 
-USER_IDS = 2000
-"""Unused user ids that the runs of a machine share; see `containment.spare_user_id`."""
-
 _ORPHAN_SECONDS = 2.0
-"""How often a server looks whether its judge is still there, for the case that nothing else tells it."""
+"""How often we look whether the judge is still there, for the case that nothing else tells us."""
 
 
 def main(arguments: list[str]) -> None:
@@ -48,28 +58,25 @@ def main(arguments: list[str]) -> None:
         for place in (worker.REQUESTS, worker.ANSWERS, REPORT):
             os.dup2(2, place, inheritable=False)  # taken, so that no descriptor of a run arrives there
     else:
-        places = {worker.REQUESTS: "requests", worker.ANSWERS: "answers", REPORT: "report"}
+        places = {worker.REQUESTS: "requests", worker.ANSWERS: "answers", REPORT: "report", CLOCK: "clock"}
         place_descriptors({place: int(settings[name]) for place, name in places.items()}, REPORT + 1)
-    parent = int(settings["parent"])
     try:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        _keep_proc()
         host = Host(settings, paths)
         if "control" in settings:
             from . import warm
 
-            _in_namespaces(host, lambda: warm.Server(host, parent).serve(), lambda: os.getppid() != parent)
+            _in_namespaces(host, lambda: warm.Server(host).serve())
             return
+        # The signal comes when the judge's thread ends, which may be before its process does.
         kernel.die_with_parent(signal.SIGTERM)  # which makes us end the candidate first
-        if os.getppid() != parent:
+        if os.getppid() != host.judge:
             return  # it ended before we asked to end with it
         run = marshal.loads(bytes.fromhex(settings["run"]))
         if host.user_id is not None:
             run["user_id"] = host.user_id + os.getpid() % USER_IDS
-        _in_namespaces(host, lambda: _supervise(host, run), lambda: False)
-        if not host.in_namespaces and os.getppid() != parent:
-            import shutil  # rarely needed, slow to import
-
-            shutil.rmtree(run["folder"], ignore_errors=True)  # the judge would have, but was killed
+        _in_namespaces(host, lambda: _supervise(host, run))
     except Exception as error:
         report(failure(error))
         raise SystemExit(f"codesieve sandbox: {failure(error)}") from None  # for a server's judge
@@ -83,7 +90,17 @@ def _supervise(host: Host, run: dict[str, object]) -> None:
     Supervisor(host, run).supervise()
 
 
-def _in_namespaces(host: Host, work: Callable[[], None], is_orphan: Callable[[], bool]) -> None:
+def _keep_proc() -> None:
+    """Keep the host's /proc, for us alone: inside the namespaces there is none."""
+    try:
+        descriptor = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return
+    os.dup2(descriptor, PROC, inheritable=False)
+    os.close(descriptor)
+
+
+def _in_namespaces(host: Host, work: Callable[[], None]) -> None:
     """Do `work` here, or at level 3 as the first process of new namespaces, which all end with this process."""
     if not host.in_namespaces:
         work()
@@ -108,18 +125,5 @@ def _in_namespaces(host: Host, work: Callable[[], None], is_orphan: Callable[[],
     os.closerange(REPORT + 1, DESCRIPTORS)  # in particular the control socket, whose end the server notices
     while os.waitpid(first, os.WNOHANG) == (0, 0):
         received = signal.sigtimedwait(SIGNALS, _ORPHAN_SECONDS)
-        if (received is not None and received.si_signo == signal.SIGTERM) or is_orphan():
+        if (received is not None and received.si_signo == signal.SIGTERM) or os.getppid() != host.judge:
             os.kill(first, signal.SIGKILL)
-
-
-def place_descriptors(places: dict[int, int], close_from: int) -> None:
-    """Move each descriptor to its place, whatever number it came with, and close all others from `close_from` on."""
-    moved = {place: fcntl.fcntl(number, fcntl.F_DUPFD, DESCRIPTORS // 2) for place, number in places.items()}
-    for place in sorted(places):
-        if place > close_from:
-            os.closerange(close_from, place)
-        close_from = max(close_from, place + 1)
-    os.closerange(close_from, DESCRIPTORS // 2)
-    for place, number in moved.items():
-        os.dup2(number, place, inheritable=False)
-    os.closerange(DESCRIPTORS // 2, DESCRIPTORS)

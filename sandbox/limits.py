@@ -1,7 +1,8 @@
 """What a contained program may use before it is stopped.
 
 CPU time decides, because it hardly depends on what else the machine does; wall time is only the backstop for programs
-that wait. Memory is the address space of each process, not of all together (that needs a cgroup).
+that wait, and counts only while they do (`clock.py`). Memory is the address space of each process, not of all together
+(that needs a cgroup).
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 WALL_FACTOR = 3.0
-"""Wall limit as a multiple of the CPU limit: a program that computes on a fully loaded core still gets its CPU time."""
+"""Wall limit as a multiple of the CPU limit, for programs that compute and wait by turns."""
+
+_MOST = 2**50
+"""The kernel's numbers end at 2**63; seconds become nanoseconds there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,11 +24,13 @@ class Limits:
     Attributes:
         cpu_seconds: user and system time of the program and of its children that have ended [timeout]. evalplus
             moved from 50 ms to at least 4 s, because its scores depended on the machine.
-        wall_seconds: from start to end [timeout]; None is `WALL_FACTOR` times `cpu_seconds`.
+        wall_seconds: from start to end, less what the program did not take itself [timeout]; None is `WALL_FACTOR`
+            times `cpu_seconds`.
         memory_bytes: address space of each process [memory]; a Python interpreter takes about 20 MiB of it.
         memory_counts: `address_space` counts all that is reserved, `data` what is private and writable; programs that
             reserve far more than they use (node, Go, Java) run only under `data`.
-        processes: processes and threads together, where the host can count them for this run alone.
+        processes: processes and threads together, where the host can count them for this run alone; else some more,
+            see `process.OTHERS_MARGIN`.
         file_bytes: of one file that is written; at level 3 also of the whole work folder.
         output_bytes: printed to standard output, and likewise returned [output_flood].
         open_files: file descriptors of each process.
@@ -47,6 +53,8 @@ class Limits:
                     raise ValueError(f"Limits: {field.name} must be address_space or data (got {value!r})")
             elif value is not None and not value > 0:
                 raise ValueError(f"Limits: {field.name} must be greater than 0 (got {value!r})")
+            elif value is not None and value > (_MOST if isinstance(value, int) else _MOST / 2**20):
+                raise ValueError(f"Limits: {field.name} is larger than any machine can give (got {value!r})")
 
     @property
     def wall(self) -> float:

@@ -30,6 +30,8 @@ _NAMESPACES = (
 )
 _OWN_PROCESS_NAMESPACE = 7  # a descriptor, see supervise.py
 _DEVICES = ("null", "zero", "random", "urandom")
+_LINKS = {"fd": "/proc/self/fd", **{f"std{name}": f"/proc/self/fd/{n}" for n, name in enumerate(("in", "out", "err"))}}
+"""Of /dev, into /proc: a shell's `<(command)` is a file below /dev/fd."""
 _WORK_FILES = 4096
 """Files in the work folder; each costs kernel memory that `file_bytes` does not count."""
 
@@ -132,6 +134,9 @@ def build_root(base: str, readable: Sequence[str], hidden: Sequence[str], has_pr
             kernel.mount("proc", "/new/proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV, "subset=pid")
         except OSError:
             os.rmdir("/new/proc")  # noqa: PTH106
+        else:
+            for name, target in _LINKS.items():
+                os.symlink(target, f"/new/dev/{name}")  # noqa: PTH211
     if not os.path.lexists("/new/tmp"):
         os.symlink(WORK_FOLDER, "/new/tmp")  # noqa: PTH211
     kernel.mount_attributes("/new", kernel.MOUNT_ATTR_RDONLY | kernel.MOUNT_ATTR_NOSUID)

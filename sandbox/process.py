@@ -7,29 +7,38 @@ happens here, it and all that it started have ended when a block of `contained` 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import marshal
 import os
-import shutil
-import stat
+import secrets
 import subprocess
 import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from . import endings
+from . import endings, folders
 from .cgroups import Group, new_group
+from .clock import Requests
 from .limits import Limits
 from .talk import BACKSTOP_SECONDS, Channels, Descriptor, Ended, Talk, Transcript
 
+OTHERS_MARGIN = 64
+"""Where the kernel counts a program's processes with all others of our user, so many of those may come to be meanwhile,
+and one more for each second that the program may live, up to `_MOST_OTHERS`. Else an honest program fails because its
+user opened a browser; the price is that a program can start so many more."""
+
+_MOST_OTHERS = 4096
 _LIBRARIES = "LD_LIBRARY_PATH"
 
 _HERE = Path(__file__).resolve().parent
+_FLAGS = ("-P", "-s", "-S")
+"""With an environment of our own all that -I does, except that -I ignores PYTHONHASHSEED; and no site-packages."""
+
 _START = (
     "import sys, types; package = types.ModuleType('contained'); package.__path__ = [sys.argv[1]]; "
     "sys.modules['contained'] = package; from contained.launch import main; main(sys.argv[2:])"
@@ -71,9 +80,10 @@ class Contained:
     Not to be shared by threads. Made by `contained` here, or by `server.Servers.contained` in a few milliseconds.
     """
 
-    def __init__(self, talk: Talk, plan: Plan, group: Group | None = None):
+    def __init__(self, talk: Talk, plan: Plan, clock: Requests, group: Group | None = None):
         self.plan = plan
         self._talk = talk
+        self._clock = clock
         self._group = group
         self._kills = 0 if group is None else group.kills()
         self._transcript: Transcript | None = None
@@ -86,15 +96,19 @@ class Contained:
                 stopped by a limit, broke the rules, or ended.
             SandboxError: if the containment could not be set up, or the supervisor failed.
         """
+        self._clock.begin()
         try:
             return self._talk.ask(request)
         except Ended as ended:
             if ended.alive or self._group is None:
                 raise
             raise Ended(*endings.status(self._talk.limits, self.finish(), self._talk.asked)) from None
+        finally:
+            self._clock.end()
 
     def start(self, files: Mapping[str, bytes]) -> None:
         """Have a command start, with these files in its work folder."""
+        self._clock.begin()
         data = marshal.dumps({"files": dict(files)})
         self._talk.send(len(data).to_bytes(8, "little") + data)
 
@@ -114,12 +128,28 @@ class Contained:
             SandboxError: as for `ask`.
         """
         if self._transcript is None:
+            self._clock.begin()
             self._talk.finish()
             transcript = self._talk.transcript()
             if self._group is not None and transcript.end.how == "signal" and self._group.kills() > self._kills:
                 transcript = replace(transcript, end=replace(transcript.end, how="memory"))
             self._transcript = transcript
         return self._transcript
+
+
+class Start(Protocol):
+    """Starts a contained process of Python."""
+
+    def __call__(self, limits: Limits, stdin: bytes = b"") -> AbstractContextManager[Contained]: ...
+
+
+def python_command(script: str) -> tuple[Command, list[str]]:
+    """Our interpreter as a command that runs a file in its work folder, and what it has to be able to read."""
+    paths = [
+        _interpreter(),
+        str(Path(_interpreter()).resolve()),
+    ]  # it finds its library by its name, which may be a link
+    return Command([paths[0], *(flag for flag in _FLAGS if flag != "-S"), "--", script], _environment(), []), paths
 
 
 @contextlib.contextmanager
@@ -135,10 +165,14 @@ def contained(
         command: become this program instead; then there is no `ask`, but `start` and `files`.
         readable: paths that it may read (and a command may execute) beside Python's own.
     """
-    with group_for(limits) as group, _launched(plan, limits, command, readable, group) as channels:
+    with (
+        group_for(limits) as group,
+        contextlib.closing(Requests()) as clock,
+        _launched(plan, limits, command, readable, clock, group) as channels,
+    ):
         talk = Talk(channels, limits, stdin, command is not None)
         try:
-            yield Contained(talk, plan, group)
+            yield Contained(talk, plan, clock, group)
         finally:
             talk.close()
 
@@ -158,7 +192,7 @@ def converse(plan: Plan, limits: Limits, requests: Sequence[Mapping[str, Any]], 
 
 @contextlib.contextmanager
 def _launched(
-    plan: Plan, limits: Limits, command: Command | None, readable: Sequence[str], group: Group | None
+    plan: Plan, limits: Limits, command: Command | None, readable: Sequence[str], clock: Requests, group: Group | None
 ) -> Iterator[Channels]:
     """A launcher with its pipes; at the end of the block it has ended, and the work folder is gone."""
     with work_folder(plan) as folder, contextlib.ExitStack() as stack:
@@ -166,11 +200,12 @@ def _launched(
         run = run_settings(plan, limits, folder, command)
         settings = {
             **dict(zip(("requests", "answers", "report"), (each.fd for each in theirs), strict=False)),
+            "clock": clock.fd,
             "run": marshal.dumps(run).hex(),
             **({} if command is None else {"proc": 1}),
         }
         passed = tuple(each.fd for each in theirs)
-        process = launch(plan, settings, passed[:3], passed[3:], group, readable)
+        process = launch(plan, settings, (*passed[:3], clock.fd), passed[3:], group, readable)
         try:
             for each in theirs:
                 each.close()
@@ -198,8 +233,7 @@ def launch(
     arguments += [*_path_arguments(), *(f"readable={path}" for path in readable), *(f"cgroup={fd}" for fd in doors)]
     try:
         return subprocess.Popen(
-            # -P and -s with an environment of our own are all that -I does, except that -I ignores PYTHONHASHSEED.
-            [_interpreter(), "-P", "-s", "-S", "-c", _START, str(_HERE), *arguments],
+            [_interpreter(), *_FLAGS, "-c", _START, str(_HERE), *arguments],
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
@@ -237,7 +271,7 @@ def run_settings(
         "wall_seconds": limits.wall,
         "memory_bytes": limits.memory_bytes,
         "memory_kind": "RLIMIT_AS" if limits.memory_counts == "address_space" else "RLIMIT_DATA",
-        "processes": limits.processes + _other_processes(plan, supervisors),
+        "processes": limits.processes + _other_processes(plan, limits, supervisors),
         "file_bytes": limits.file_bytes,
         "output_bytes": limits.output_bytes,
         "open_files": limits.open_files,
@@ -269,14 +303,14 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             process.wait()
 
 
-def _other_processes(plan: Plan, supervisors: int) -> int:
-    """Processes and threads that the kernel counts for the same user beside those of the program."""
+def _other_processes(plan: Plan, limits: Limits, supervisors: int) -> int:
+    """Processes and threads that the kernel counts, or may come to count, beside those of the program."""
     if plan.user_id is not None or os.geteuid() == 0:
         return 0
     if plan.namespaces:
         return supervisors
     own = os.geteuid()
-    total = 0
+    total = OTHERS_MARGIN + int(min(limits.wall, _MOST_OTHERS))
     for folder in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
             if folder.name.isdecimal() and folder.stat().st_uid == own:
@@ -329,25 +363,15 @@ def _path_arguments() -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def work_folder(plan: Plan) -> Iterator[str]:
-    """A folder of its own for the program; at level 3 it lies in memory inside the namespaces instead."""
+    """The name of a folder for the supervisor to make and to remove (`folders.py`); it is gone when the block is left.
+
+    At level 3 there is none: the work folder lies in memory inside the namespaces.
+    """
     if plan.namespaces:
         yield ""
         return
-    folder = Path(tempfile.mkdtemp(prefix="codesieve-sandbox-"))
+    folder = f"{tempfile.gettempdir()}/codesieve-sandbox-{secrets.token_hex(8)}"
     try:
-        yield str(folder)
+        yield folder
     finally:
-        _remove(folder)
-
-
-def _remove(folder: Path) -> None:
-    """Delete a folder whose contents may have been made unreadable."""
-    for path in itertools.chain([folder], _folders_below(folder)):
-        with contextlib.suppress(OSError):
-            path.chmod(stat.S_IRWXU)
-    shutil.rmtree(folder)
-
-
-def _folders_below(folder: Path) -> Iterator[Path]:
-    for root, names, _ in os.walk(folder):  # top down: each is made readable before it is entered
-        yield from (Path(root, name) for name in names if not Path(root, name).is_symlink())
+        folders.remove(folder)  # if the supervisor was killed

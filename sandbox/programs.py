@@ -7,31 +7,34 @@ token that is printed behind them; that is weak, and said so.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import secrets
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from . import endings
 from .endings import Ended, SandboxError, Transcript
 from .languages import PYTHON, Toolchain, toolchain
 from .limits import Limits
-from .process import Command, Plan, contained
+from .process import Command, Plan, Start, contained
 from .run import KEPT_OUTPUT_BYTES, Outcome
 from .trials import Exchange, ProgramTests, StdioTests, Trial
 
-if TYPE_CHECKING:
-    from .judge import Start
-
 _SHOWN = 300
+_WHITE_SPACE = " \t\n\r\v\f"
 _NOT_STARTED = (126, 127)
 """Exit status of a program that its loader or a shell could not start."""
 
 
 def judge_program(trial: Trial, plan: Plan, start: Start) -> Outcome:
-    """The outcome of a trial with `StdioTests` or `ProgramTests` (these not of Python, which `judge.py` runs)."""
+    """The outcome of a trial with `StdioTests` or `ProgramTests` (these not of Python, which `judge.py` runs).
+
+    Raises:
+        SandboxError: also if programs in this language start processes, which `plan` forbids.
+    """
     tools = toolchain(trial.language)
+    tools.check_processes(plan)
     if isinstance(trial.tests, ProgramTests):
         return _by_its_end(trial.source, trial.tests, trial.limits, plan, tools)
     assert isinstance(trial.tests, StdioTests)
@@ -60,7 +63,10 @@ def judge_program(trial: Trial, plan: Plan, start: Start) -> Outcome:
 
 
 def same_output(expected: str, printed: str, tolerance: float = 0.0) -> bool:
-    """Whether two outputs are equal but for white space at the ends of lines and of the whole."""
+    """Whether two outputs are equal but for white space at the ends of lines and of the whole.
+
+    Lines end in \\n or \\r\\n, and white space is that of ASCII; what else Python counts as either is content.
+    """
     one, other = _lines(expected), _lines(printed)
     if one == other:
         return True
@@ -84,7 +90,7 @@ def _near(left: str, right: str, tolerance: float) -> bool:
 
 
 def _lines(text: str) -> list[str]:
-    return [line.rstrip() for line in text.rstrip().splitlines()]
+    return [line.rstrip(_WHITE_SPACE) for line in text.rstrip(_WHITE_SPACE).split("\n")]
 
 
 def _by_its_end(source: str, tests: ProgramTests, limits: Limits, plan: Plan, tools: Toolchain) -> Outcome:
@@ -150,10 +156,8 @@ def _run(
 
 def _run_python(source: str, exchange: Exchange, limits: Limits, plan: Plan, start: Start) -> tuple[Outcome, str]:
     with start(limits, exchange.stdin.encode("utf-8", "surrogatepass")) as process:
-        try:
+        with contextlib.suppress(Ended):
             process.ask({"module": "__main__", "source": source})
-        except Ended as ended:
-            return _outcome(ended.status, ended.detail, process.finish(), plan)
         transcript = process.finish()
     status, why = endings.status(limits, transcript, 1)
     return _outcome(status, why, transcript, plan)

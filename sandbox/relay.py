@@ -1,9 +1,12 @@
 """Tests that are code: a judge's process runs them, the candidate's process answers, and this one carries the words.
 
-Both are contained, and neither sees the other: the judge gets plain values and the names of built-in exceptions, the
-candidate gets arguments one call at a time. What the candidate sends is handed on as text trees, never as objects of
-its own; equality is decided in the judge. A judge's process never becomes a candidate's, nor the other way round. It
-keeps the tests of an item for the next answer to it (`examiner.py`).
+Both are contained, and neither sees the other: the judge gets plain values and the names of exceptions, the candidate
+gets arguments one call at a time. What either sends is handed on as text trees and never made into objects here;
+equality is decided in the judge. A judge's process never becomes a candidate's, nor the other way round. It keeps the
+tests of an item for the next answer to it (`examiner.py`).
+
+Tests that end their own process once an answer has come are tried again in a fresh one, with the candidate in a fresh
+one too. If they do so again, the answer drove them there: that is its outcome, and other answers are judged.
 """
 
 from __future__ import annotations
@@ -12,17 +15,15 @@ import ast
 import builtins
 import contextlib
 import marshal
-import re
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeGuard
 
-from . import values
-from .endings import Ended, SandboxError
+from .endings import End, Ended, SandboxError, printable
 from .examiner import FLOOD, OUT_OF_TIME
 from .limits import Limits
 from .process import Contained, Plan, contained
@@ -32,30 +33,45 @@ TESTS_CPU_SECONDS = 10
 """Of the tests of one trial, without the candidate. References show that they need far less."""
 
 MOST_TRIALS = 500
-"""After so many a judge's process is replaced: we keep what it answered, see `talk.py`."""
+"""After so many a judge's process is replaced, for what tests of so many items may have left in memory."""
 
 _LONG = 7 * 24 * 3600.0
 _LIMITS = Limits(cpu_seconds=_LONG, wall_seconds=_LONG, output_bytes=1 << 40)
 """Of a judge's process; the trials in it have limits of their own."""
 
+_MODULES = ("plain", "objects", "examiner")
+
 _BOOT = """
-import gc, marshal
+import gc, marshal, sys, types
 import collections, copy, functools, hashlib, heapq, itertools, math, random, re, string, typing  # as tests do
-def boot(codes):
-    values, examiner = ({"__name__": name} for name in ("values", "examiner"))
-    exec(marshal.loads(codes[0]), values)
-    exec(marshal.loads(codes[1]), examiner)
+def boot(names, codes):
+    modules = {name: types.ModuleType(f"judging.{name}") for name in names}
+    sys.modules.update({module.__name__: module for module in modules.values()})
+    for module, code in zip(modules.values(), codes):
+        module.__package__ = "judging"
+        exec(marshal.loads(code), vars(module))
+    for module in modules.values():
+        del sys.modules[module.__name__]  # they are none of the tests'
     def serve():
-        examiner["serve"](values["encode"], values["decode"])
+        plain, objects, examiner = modules.values()
+        examiner.serve(plain.encode, plain.decode, objects.Objects)
     globals().update(serve=serve)
     gc.collect()
     gc.freeze()  # so that a collection in a child does not touch, and copy, all pages
 """
-_RAISED = re.compile(r"(\w+): (.*?)(?: \(line \d+\))?", re.DOTALL)
-
 
 _DRIVEN = {OUT_OF_TIME: "timeout", FLOOD: "output_flood"}
 """Exit status of a judge's process → outcome, if answers had come before."""
+
+_DRIVEN_BY = "driven there by its answers"
+
+_DONE = frozenset({"passed", "wrong", "exception", "memory", "violation", "raised"})
+
+
+class TestsDied(SandboxError):
+    """The tests ended their process after an answer had come: because of it, or not."""
+
+    __test__ = False  # not one of pytest's
 
 
 class Examiner:
@@ -86,46 +102,59 @@ class Examiner:
         self._trials = 0
         self._stack.close()
 
-    def examine(self, tests: CheckTests | AssertTests, candidate: Contained) -> tuple[str, str]:
-        """(status, detail): passed, wrong or exception, or what the candidate ended by. It must be loaded already.
+    def examine(self, tests: CheckTests | AssertTests, candidate: Contained, has_died: bool = False) -> tuple[str, str]:
+        """(status, detail): what the tests found, or what the candidate ended by. It must be loaded already.
+
+        Args:
+            has_died: the tests have ended their process with this program once already.
 
         Raises:
+            TestsDied: if they do it for the first time, after this program or one before has answered.
             SandboxError: if the judge's process fails, or the tests do before the candidate has answered anything.
                 Later, their limits are reached because of the answers: with those of the reference they were not.
         """
         if self._trials >= MOST_TRIALS:
             self.close()
+        if self._tests is not None and self._tests != tests:
+            self._leave()
+        are_kept = self._tests is not None  # from an earlier answer
         process = self._process or self._started()
         self._trials += 1
         answers = 0
-        reply: list[Any] = []
+        detail = ""  # of what the candidate raised last
         try:
-            event = self._begin(process, tests)
+            event = _event(process, "again") if are_kept else _event(process, "tests", *_settings(tests))
+            self._tests = tests
             while "call" in event:
                 reply = _reply(candidate, event)
                 answers += 1
-                event = _ask(process, "resume", reply[:3])
+                detail = printable(reply.get("detail", ""))
+                event = _event(process, "resume", reply)
         except _CandidateEnded as ended:
-            self._leave(process)
+            self._leave()
             return ended.status, ended.detail
-        except Ended as ended:
-            word = _DRIVEN.get(process.finish().end.code)
+        except (Ended, _Garbled) as error:
+            word = _end_word(process.finish().end) if isinstance(error, Ended) else ""
             self.close()
             if answers and word:
-                return word, "in the tests, driven there by its answers"
-            raise SandboxError(f"the tests ended without a verdict: {word or ended.detail}") from ended
+                return word, f"in the tests, {_DRIVEN_BY}"
+            if answers and has_died:
+                return "exception", f"the tests ended their process, {_DRIVEN_BY}"
+            if answers or are_kept:
+                raise TestsDied(f"the tests ended without a verdict, after an answer had come: {error}") from error
+            raise SandboxError(f"the tests ended without a verdict: {word or error}") from error
         except BaseException:
             self.close()
             raise
         if event["done"] == "raised":
-            return "exception", reply[3]
-        return str(event["done"]), str(event["detail"])
+            return "exception", detail
+        return event["done"], event["detail"]
 
     def _started(self) -> Contained:
         try:
             process = self._stack.enter_context(contained(self._plan, _LIMITS))
             process.ask({"module": "judge", "source": _BOOT})
-            process.ask({"entry_point": "boot", "args": [_codes()], "kwargs": {}})
+            process.ask({"entry_point": "boot", "args": [list(_MODULES), _codes()], "kwargs": {}})
             process.ask({"entry_point": "serve", "hands_over": True})
         except BaseException as error:
             self.close()
@@ -135,24 +164,45 @@ class Examiner:
         self._process = process
         return process
 
-    def _begin(self, process: Contained, tests: CheckTests | AssertTests) -> Any:
-        """To the first event; tests that are there already are kept."""
-        if tests == self._tests:
-            return _ask(process, "again")
-        if self._tests is not None:
-            self._leave(process)
-        event = _ask(process, "tests", TESTS_CPU_SECONDS, *_settings(tests))
-        self._tests = tests
-        return event
-
-    def _leave(self, process: Contained) -> None:
+    def _leave(self) -> None:
         """End the tests that are there, wherever they are."""
         self._tests = None
-        _ask(process, "leave")
+        try:
+            if self._process is not None:
+                _ask(self._process, "leave")
+        except Ended:  # they have already, and their process with them
+            self.close()
 
 
 def _ask(process: Contained, entry_point: str, *args: Any) -> Any:
-    return process.ask({"entry_point": entry_point, "args": list(args)})
+    return process.ask({"entry_point": entry_point, "args": list(args), "kept": False})
+
+
+def _event(process: Contained, entry_point: str, *args: Any) -> dict[str, Any]:
+    """What the tests say next.
+
+    Raises:
+        Ended: if their process has.
+    """
+    event = _ask(process, entry_point, *args)
+    if isinstance(event, dict):
+        if event.keys() == {"call", "args", "kwargs"} and isinstance(event["call"], str):
+            return event
+        texts = [event.get("done"), event.get("detail")]
+        if len(event) == 2 and all(isinstance(text, str) for text in texts) and event["done"] in _DONE:
+            return event
+    raise _Garbled("the tests said what they cannot say")
+
+
+def _end_word(end: End) -> str:
+    """The outcome that the limits of the judge's process stand for; "" if it ended otherwise."""
+    if end.how == "memory":
+        return "memory"
+    return _DRIVEN.get(end.code, "") if end.how == "exit" else ""
+
+
+class _Garbled(Exception):
+    """Code of the tests evaluates what the candidate answered: their process is not ours any more."""
 
 
 class _CandidateEnded(Exception):
@@ -163,28 +213,35 @@ class _CandidateEnded(Exception):
         self.status, self.detail = status, detail
 
 
-def _reply(candidate: Contained, event: dict[str, Any]) -> list[Any]:
-    """The candidate's answer to a call, as `resume` brings it; behind an error also its words with the line."""
-    call = {
-        "entry_point": event["call"],
-        "args": values.decode(event["args"]),
-        "kwargs": values.decode(event["kwargs"]),
-    }
+def _reply(candidate: Contained, event: dict[str, Any]) -> dict[str, Any]:
+    """The candidate's reply to a call, see `worker.py`; nothing in it is trusted but that it has this form."""
+    call = {"entry_point": event["call"], "args": event["args"], "kwargs": event["kwargs"]}
     try:
-        return ["value", candidate.ask(call)]
+        reply = candidate.ask({**call, "in_full": True, "kept": False})
     except Ended as ended:
-        raised = _RAISED.fullmatch(ended.detail) if ended.alive and ended.status == "exception" else None
-        if raised is None:
-            raise _CandidateEnded(ended.status, ended.detail) from None
-        return ["error", raised[1], raised[2], ended.detail]
+        raise _CandidateEnded(ended.status, ended.detail) from None
+    if not _is_reply(reply):
+        raise _CandidateEnded("violation", "wrote to the channel of answers what is no reply")
+    return reply
+
+
+def _is_reply(reply: Any) -> TypeGuard[dict[str, Any]]:
+    if not isinstance(reply, dict):
+        return False
+    if reply.keys() == {"value", "changed"}:
+        return True
+    if reply.keys() != {"raised", "args", "text", "detail", "changed"}:
+        return False
+    names, texts = reply["raised"], [reply["text"], reply["detail"]]
+    return isinstance(names, list) and bool(names) and all(isinstance(text, str) for text in [*names, *texts])
 
 
 def _settings(tests: CheckTests | AssertTests) -> list[Any]:
-    """The arguments of `examiner.Examination` from the fourth on."""
+    """The arguments of `examiner.Examination` from the fifth on."""
     if isinstance(tests, CheckTests):
-        return [tests.setup, [tests.source], [tests.entry_point], [], tests.entry_point]
+        return [TESTS_CPU_SECONDS, tests.setup, [tests.source], [tests.entry_point], [], tests.entry_point]
     functions, modules = free_names(tests)
-    return [tests.setup, list(tests.statements), functions, modules, ""]
+    return [TESTS_CPU_SECONDS, tests.setup, list(tests.statements), functions, modules, ""]
 
 
 def free_names(tests: AssertTests) -> tuple[list[str], list[str]]:
@@ -222,9 +279,6 @@ def _parse(source: str) -> ast.AST | None:
 
 @cache
 def _codes() -> list[bytes]:
-    """`values.py` and `examiner.py`, compiled: the contained process cannot read our files."""
-    folder = Path(__file__).parent
-    return [
-        marshal.dumps(compile((folder / name).read_text(encoding="utf-8"), f"<{name}>", "exec", dont_inherit=True))
-        for name in ("values.py", "examiner.py")
-    ]
+    """`_MODULES`, compiled: the contained process cannot read our files."""
+    texts = {name: Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8") for name in _MODULES}
+    return [marshal.dumps(compile(text, f"<{name}.py>", "exec", dont_inherit=True)) for name, text in texts.items()]

@@ -1,8 +1,9 @@
 """Runs untrusted Python: whole programs, or calls of one function, each in a contained process of its own.
 
-`run_program` gives a program its standard input and returns what it printed. `call` loads a source, calls a function
-of it with plain values and returns plain values. Both return how it went and the level of containment; neither raises
-for anything that the code does. A run costs about two starts of the interpreter.
+`run_program` gives a program its standard input and returns what it printed; `run_script` does as Python does with a
+file, and returns its standard error too. `call` loads a source, calls a function of it with plain values and returns
+plain values. All return how it went and the level of containment; none raises for anything that the code does. A run
+costs about two starts of the interpreter, a script three.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from typing import Any
 from . import containment, endings, values
 from .endings import SandboxError, Transcript
 from .limits import DEFAULT_LIMITS, Limits
-from .process import Command, Plan, contained, converse
+from .process import Command, Plan, contained, converse, python_command
 from .server import Servers
 
 __all__ = [
     "OUTCOMES", "Called", "Limits", "Outcome", "Ran", "SandboxError", "call", "describe", "run_command", "run_program",
+    "run_script",
 ]  # fmt: skip
 
 OUTCOMES = (
@@ -114,7 +116,43 @@ def run_command(
     plan = _plan(required_level, level)
     if starts_processes and plan.no_processes:
         raise SandboxError(f"{argv[0]} starts processes, which sandbox level {plan.level} forbids on this host")
-    command = Command(list(argv), dict(environment or {}), list(keep))
+    return _run_command(plan, Command(list(argv), dict(environment or {}), list(keep)), files, stdin, limits, readable)
+
+
+def run_script(
+    source: bytes,
+    stdin: bytes = b"",
+    limits: Limits = DEFAULT_LIMITS,
+    required_level: int = 2,
+    name: str = "program.py",
+) -> Ran:
+    """Run a file as `python program.py` does: tracebacks on standard error, encoding as it declares, exit status.
+
+    Args:
+        name: under which tracebacks show it.
+
+    Raises:
+        SandboxError: if the sandbox failed, or this host gives less than `required_level`.
+    """
+    plan = containment.best(required_level)
+    command, readable = python_command(name)
+    ran = _run_command(plan, command, {name: source}, stdin, limits, readable)
+    last = next((line for line in reversed(ran.stderr.splitlines()) if line.strip()), "")
+    kinds = {"MemoryError": "memory", "SyntaxError": "syntax_error", "IndentationError": "syntax_error"}
+    if ran.outcome.status == "exception" and ran.exit_status == 1 and last:
+        status = kinds.get(last.partition(":")[0], "exception")
+        return replace(ran, outcome=replace(ran.outcome, status=status, detail=last))
+    return ran
+
+
+def _run_command(
+    plan: Plan,
+    command: Command,
+    files: Mapping[str, bytes],
+    stdin: bytes,
+    limits: Limits,
+    readable: Sequence[str],
+) -> Ran:
     with contained(plan, limits, stdin, command, readable) as process:
         process.start(files)
         transcript = process.finish()

@@ -18,6 +18,7 @@ from typing import Any
 
 from . import containment, process
 from .cgroups import new_group
+from .clock import Requests
 from .endings import Ended, SandboxError, Transcript
 from .limits import Limits
 from .process import Contained, Plan
@@ -90,15 +91,19 @@ class Servers:
             with process.contained(self.plan, limits, stdin) as candidate:
                 yield candidate
             return
-        with process.work_folder(self.plan) as folder, contextlib.ExitStack() as stack:
+        with (
+            process.work_folder(self.plan) as folder,
+            contextlib.closing(Requests()) as clock,
+            contextlib.ExitStack() as stack,
+        ):
             ours, theirs = process.pipes(stack)
             run = marshal.dumps(process.run_settings(self.plan, limits, folder, supervisors=_SUPERVISORS))
-            server = self._start(limits, run, [each.fd for each in theirs])
+            server = self._start(limits, run, [*(each.fd for each in theirs), clock.fd])
             for each in theirs:
                 each.close()
             talk = Talk(Channels.over(ours, server.stop, server.settle), limits, stdin)
             try:
-                yield Contained(talk, self.plan, server.group)
+                yield Contained(talk, self.plan, clock, server.group)
             finally:
                 if not talk.is_over:
                     server.stop()

@@ -10,13 +10,15 @@ Report, one line each: `ready`, then `end <how> <code> <cpu seconds> <wall secon
 
 from __future__ import annotations
 
+import fcntl
 import math
 import os
 import resource
 import sys
 import time
 
-from . import kernel, landlock, namespaces, seccomp, worker
+from . import folders, kernel, landlock, namespaces, seccomp, worker
+from .clock import WallClock
 
 TYPE_CHECKING = False  # for type checkers: importing typing would cost every run 5 ms, signal with its enums 6 ms
 if TYPE_CHECKING:
@@ -32,12 +34,19 @@ LEFT_SECONDS = 0.1
 REPORT, CONTROL = 5, 6
 """Descriptors beside 0 to 4: the report, and a server's orders."""
 
+PROC, CLOCK = 8, 9
+"""The host's /proc and the judge's notes for `clock.py`; 7 is of `namespaces.py`. A candidate has none above 4."""
+
 DESCRIPTORS = 64
 """Above all that this program opens: its parent passes on only what it names."""
+
+USER_IDS = 2000
+"""Unused user ids that the runs of a machine share; see `containment.spare_user_id`."""
 
 SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGIO}
 
 _SWEEP_SECONDS = 10.0
+_REMOVAL_SECONDS = 10.0  # with the sweep less than `talk.BACKSTOP_SECONDS`
 _LOOK_SECONDS = 2.0
 
 
@@ -50,22 +59,34 @@ class Host:
         self.has_proc = "proc" in settings
         self.user_id = int(settings["user_id"]) if "user_id" in settings else None
         self.base = settings["base"]
+        self.judge = int(settings["parent"])
         existing = {name: [path for path in each if os.path.exists(path)] for name, each in paths.items()}  # noqa: PTH110
         self.readable, self.packages, self.ours = existing["readable"], existing["packages"], existing["ours"]
         self.filter: kernel.Filter | None = None
         if "seccomp" in settings:
-            program = seccomp.program(kernel.machine(), new_processes="no_processes" not in settings)
+            program = seccomp.program(
+                kernel.machine(),
+                new_processes="no_processes" not in settings,
+                # What Landlock leaves open to the owner of a file, and before version 3 to all who may write it.
+                keeps_attributes=self.has_landlock and self.user_id is None,
+                keeps_contents=self.has_landlock and landlock.version() < landlock.TRUNCATE_VERSION,
+            )
             assert program is not None
             self.filter = kernel.Filter(program)
+
+    def is_orphan(self) -> bool:
+        """Whether the judge has gone; in namespaces the launcher outside looks for that."""
+        return not self.in_namespaces and os.getppid() != self.judge
 
 
 class Supervisor:
     """One run, with the settings that `process.run_settings` made. A server overrides how it starts and ends."""
 
-    def __init__(self, host: Host, run: dict[str, Any]):
+    def __init__(self, host: Host, run: dict[str, Any], clock: int = CLOCK):
         self.host = host
         self.settings = run
-        self.folder: str = namespaces.WORK_FOLDER if host.in_namespaces else run["folder"]
+        self.clock = clock
+        self.folder = namespaces.WORK_FOLDER if host.in_namespaces else folders.work_in(run["folder"])
         self.command: dict[str, Any] | None = run.get("command")
         self.started = time.monotonic()
 
@@ -74,10 +95,35 @@ class Supervisor:
 
     def wants_end(self, received: int) -> bool:
         """Whether the judge has asked for the end; called after a signal has come (0: after some time without)."""
-        return received == signal.SIGTERM
+        return received == signal.SIGTERM or (received == 0 and self.host.is_orphan())
 
     def supervise(self) -> None:
         """Start the candidate, watch it until it ends or must end, then end all that is left of it."""
+        if self.host.in_namespaces:
+            self.run()
+            return
+        # Whoever ends the judge: this process then ends the candidate and clears up, so that nothing stays.
+        folder = self.settings["folder"]
+        folders.make(folder, self.settings.get("user_id"))
+        try:
+            self.run()
+        finally:
+            self.remove(folder)
+
+    def remove(self, folder: str) -> None:
+        """Delete the work folder, or leave the rest to the judge, who does it over and says what went wrong."""
+        while True:
+            try:
+                folders.remove(folder, time.monotonic() + _REMOVAL_SECONDS)
+            except TimeoutError:
+                if self.host.is_orphan():
+                    continue
+            except OSError:
+                return
+            return
+
+    def run(self) -> None:
+        """`supervise`, in a work folder that is there."""
         self.started = time.monotonic()
         candidate = os.fork()
         if candidate == 0:
@@ -89,12 +135,13 @@ class Supervisor:
         if how in {"exit", "signal"} and cpu_seconds > self.settings["cpu_seconds"]:
             how = "cpu"
         if self.command is not None and self.command["keep"]:
-            _hand_out(self.folder, self.command["keep"], self.settings["file_bytes"])
+            self.hand_out(self.command["keep"])
         report(f"end {how} {code} {cpu_seconds:.6f} {wall_seconds:.6f} {usage.ru_maxrss * 1024} {left}")
 
     def watch(self, candidate: int) -> tuple[str, int, resource.struct_rusage]:
         """How the candidate ended: exit or signal by itself; cpu, wall, stopped or asked if we ended it."""
-        cpu_limit, wall_limit = self.settings["cpu_seconds"], self.settings["wall_seconds"]
+        cpu_limit = self.settings["cpu_seconds"]
+        wall = WallClock(candidate, self.settings["wall_seconds"], self.clock, PROC)
         clock = (~candidate << 3) | 2  # its CPU clock: MAKE_PROCESS_CPUCLOCK in linux/posix-timers_types.h
         cores = len(os.sched_getaffinity(0))
         why = ""
@@ -107,7 +154,7 @@ class Supervisor:
                 return _ending(status, why), _code(status), usage
             if pid:
                 continue
-            wall_left = wall_limit - (time.monotonic() - self.started)
+            wall_left = wall.left()
             cpu_left = cpu_limit - _seconds(clock)
             if not why and min(wall_left, cpu_left) <= 0:
                 why = "cpu" if cpu_left <= 0 else "wall"
@@ -150,8 +197,8 @@ class Supervisor:
         os.closerange(REPORT + 1, DESCRIPTORS)
         if host.user_id is not None:
             user_id = namespaces.CONTAINED_ID if host.in_namespaces else self.settings["user_id"]
-            if not host.in_namespaces:
-                os.chown(folder, user_id, user_id)
+            for stream in (0, 1, 2) if self.command is not None else ():
+                os.fchown(stream, user_id, user_id)  # /dev/stdin and the like open a pipe anew, as its owner may
             os.setgroups([])
             os.setresgid(user_id, user_id, user_id)
             os.setresuid(user_id, user_id, user_id)
@@ -175,6 +222,16 @@ class Supervisor:
         os.close(REPORT)
         hide_modules()
         worker.serve(self.settings["output_bytes"])
+
+    def hand_out(self, patterns: list[str]) -> None:
+        """Send the files of the work folder that match, where there still is one."""
+        folder = self.settings["folder"]
+        try:
+            work = folders.open_work(folder) if folder else os.open(self.folder, os.O_RDONLY)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        _hand_out(work, patterns, self.settings["file_bytes"])
+        os.close(work)
 
     def set_limits(self) -> None:
         limits = {
@@ -203,6 +260,19 @@ def as_child(work: Callable[[], None]) -> NoReturn:
         report(failure(error))
     finally:
         os._exit(status)
+
+
+def place_descriptors(places: dict[int, int], close_from: int) -> None:
+    """Move each descriptor to its place, whatever number it came with, and close all others from `close_from` on."""
+    moved = {place: fcntl.fcntl(number, fcntl.F_DUPFD, DESCRIPTORS // 2) for place, number in places.items()}
+    for place in sorted(places):
+        if place > close_from:
+            os.closerange(close_from, place)
+        close_from = max(close_from, place + 1)
+    os.closerange(close_from, DESCRIPTORS // 2)
+    for place, number in moved.items():
+        os.dup2(number, place, inheritable=False)
+    os.closerange(DESCRIPTORS // 2, DESCRIPTORS)
 
 
 def set_environment(folder: str) -> None:
@@ -267,7 +337,7 @@ def _execute(command: dict[str, Any]) -> NoReturn:
         raise OSError(error.errno, f"{command['argv'][0]}: {error.strerror}") from error
 
 
-def _hand_out(folder: str, patterns: list[str], most: int) -> None:
+def _hand_out(folder: int, patterns: list[str], most: int) -> None:
     """Send the files that match, once nothing of the candidate runs any more: length of name, of content, both.
 
     Only what is a file of its own in the folder: no link of any kind leads to something that this process may read
@@ -276,11 +346,12 @@ def _hand_out(folder: str, patterns: list[str], most: int) -> None:
     import fnmatch  # rarely needed, slow to import
     import stat
 
-    for name in sorted(os.listdir(folder)):  # noqa: PTH208
+    for name in sorted(os.listdir(folder)):
         if not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
             continue
         try:
-            descriptor = os.open(f"{folder}/{name}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            how = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            descriptor = os.open(name, how, dir_fd=folder)
         except OSError:
             continue
         found = os.fstat(descriptor)

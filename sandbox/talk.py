@@ -1,9 +1,11 @@
 """The conversation with a contained process: asks, listens, and keeps what came out.
 
 One request is out at a time, each with a fresh nonce, so a candidate never sees a later argument and an answer that
-was written in advance belongs to nothing. All pipes are read while we wait; more than `output_bytes` ends the process.
-Nothing that arrives is trusted: text is parsed as JSON, and anything that is not the answer to the request that is
-out is a violation.
+was written in advance belongs to nothing. All pipes are read while we wait; too much in one ends the process. Nothing
+that arrives is trusted: text is parsed as JSON, and anything that is not the answer to the request that is out is a
+violation.
+
+A request may say that its answer is not `kept` for the transcript, which then holds no more than one at a time.
 """
 
 from __future__ import annotations
@@ -13,20 +15,30 @@ import marshal
 import os
 import secrets
 import selectors
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .endings import End, Ended, SandboxError, Transcript, status
+from .endings import End, Ended, SandboxError, Transcript, printable, status
 from .limits import Limits
 
-__all__ = ["BACKSTOP_SECONDS", "Channels", "Descriptor", "End", "Ended", "SandboxError", "Talk", "Transcript"]
+__all__ = [
+    "BACKSTOP_SECONDS", "Channels", "Descriptor", "End", "Ended", "Interrupt", "SandboxError", "Talk", "Transcript",
+]  # fmt: skip
 
 BACKSTOP_SECONDS = 30.0
 """The launcher keeps the limits; if it has not ended this long after the wall limit, the machine is in trouble."""
 
 WORKER_ERRORS = frozenset({"exception", "memory", "syntax_error", "wrong", "output_flood"})
+
+ANSWERS_FACTOR = 16
+"""All answers of a conversation that are not kept may have so many times the room of one. The time limits bound them
+more tightly; this is for a candidate that answers by forgery, at the speed of the pipe."""
+
+_FRAME_BYTES = 256
+"""Of an answer beside its value, at most."""
 
 _CHUNK_BYTES = 1 << 16
 _COMPLAINT_BYTES = 8 << 10
@@ -77,6 +89,39 @@ class Channels:
             each.close()
 
 
+class Interrupt:
+    """Ends the conversations of other threads at once: of those that have said `covers_this_thread`."""
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._talks: set[Talk] = set()
+        self._lock = threading.Lock()
+
+    def covers_this_thread(self) -> None:
+        """From now on."""
+        _thread.interrupt = self
+
+    def set(self) -> None:
+        """Have all processes end; whoever talks to one gets a SandboxError."""
+        self.is_set = True
+        with self._lock:
+            for talk in self._talks:
+                talk.channels.stop()
+
+    def add(self, talk: Talk) -> None:
+        """Once its process runs."""
+        with self._lock:
+            self._talks.add(talk)
+
+    def remove(self, talk: Talk) -> None:
+        """Before what its channels stop is gone."""
+        with self._lock:
+            self._talks.discard(talk)
+
+
+_thread = threading.local()
+
+
 class Talk:
     """One conversation. The answers of a command are raw bytes (`collected`), those of Python are lines of JSON."""
 
@@ -88,13 +133,16 @@ class Talk:
         self.trouble: tuple[str, str] | None = None
         self.stdout = bytearray()
         self.collected = bytearray()
+        self.asked = self.answered = 0
         self._is_command = is_command
-        self.asked = 0
+        self._is_program = False
         self._nonce = ""  # of the request that is out
-        self._unfed = stdin
-        self._unsent = b""
+        self._keeps = True  # its answer
+        self._answer: Any = None
+        self._unfed = _Unsent(stdin)
+        self._unsent = _Unsent(b"")
         self._heard = bytearray()
-        self._answer_bytes = 0
+        self._kept_bytes = self._answers_bytes = 0
         self._report = bytearray()
         self._complaints = bytearray()
         self._is_over = False
@@ -111,6 +159,9 @@ class Talk:
             os.set_blocking(fd, False)
         for fd in self._readers:
             self._selector.register(fd, selectors.EVENT_READ)
+        self._interrupt: Interrupt | None = getattr(_thread, "interrupt", None)
+        if self._interrupt is not None:
+            self._interrupt.add(self)
 
     def ask(self, request: Mapping[str, Any]) -> Any:
         """The value that answers `request`, as a parsed tree.
@@ -119,16 +170,20 @@ class Talk:
             Ended: if there is none: the answer is an error, or the process was stopped or ended.
         """
         self._wants_end = False
+        if self.asked == 0:
+            self._is_program = request.get("module") == "__main__"
         self.asked += 1
         self._nonce = secrets.token_hex(8)
-        self.error = None
-        answered = len(self.values)
+        self.error = self._answer = None
+        self._keeps = request.get("kept", True)
+        answered = self.answered
         data = marshal.dumps({**request, "nonce": self._nonce})
-        self._send(len(data).to_bytes(8, "little") + data)
+        self._unsent.add(len(data).to_bytes(8, "little") + data)
         while self._nonce and not self._is_over:
             self._step()
-        if len(self.values) > answered and not self.trouble:
-            return self.values[-1]
+        if self.answered > answered and not self.trouble:
+            answer, self._answer = self._answer, None
+            return answer
         self._raise_error()
         self.finish()
         raise Ended(*status(self.limits, self.transcript(), self.asked))
@@ -139,8 +194,8 @@ class Talk:
 
     def send(self, data: bytes) -> None:
         """Send bytes that nobody answers, before the end of the requests."""
-        self._send(data)
-        while self._unsent and not self._is_over:
+        self._unsent.add(data)
+        while self._unsent.rest and not self._is_over:
             self._step()
 
     def finish(self) -> None:
@@ -162,18 +217,21 @@ class Talk:
             self.channels.stop()  # the launcher ends the whole tree
 
     def close(self) -> None:
+        if self._interrupt is not None:
+            self._interrupt.remove(self)
         self._selector.close()
         self.channels.close()
 
-    def _send(self, data: bytes) -> None:
-        self._unsent += data
-
     def _step(self) -> None:
         """Wait for something to happen, and handle it."""
+        if self._interrupt is not None and self._interrupt.is_set:
+            raise SandboxError("interrupted")
         channels, selector = self.channels, self._selector
-        self._unfed = _feed(channels.stdin, self._unfed, selector, more=False)
+        _feed(channels.stdin, self._unfed, selector, more=False)
+        if self.trouble:
+            self._unsent.rest = memoryview(b"")
         is_last = self._wants_end or self.trouble is not None
-        self._unsent = _feed(channels.requests, b"" if self.trouble else self._unsent, selector, more=not is_last)
+        _feed(channels.requests, self._unsent, selector, more=not is_last)
         events = selector.select(max(0.0, self._deadline - time.monotonic()))
         if not events and time.monotonic() >= self._deadline:
             raise SandboxError(f"the launcher did not end {BACKSTOP_SECONDS:.0f} s after the wall limit")
@@ -201,17 +259,18 @@ class Talk:
         self.collected += data
 
     def _hear_answers(self, data: bytes) -> None:
-        self._answer_bytes += len(data)
-        if self._answer_bytes > self.limits.output_bytes:
-            self.stop("output_flood", f"sent more than {self.limits.output_bytes} bytes of answers")
-            return
+        self._answers_bytes += len(data)
         self._heard += data
-        if b"\n" not in data:
-            return
-        *lines, self._heard = self._heard.split(b"\n")
-        for line in lines:
-            if not self.trouble:
-                self._hear_answer(line)
+        one = self.limits.output_bytes
+        if len(self._heard) > one + _FRAME_BYTES:
+            self.stop("output_flood", f"sent an answer of more than {one} bytes")
+        elif self._answers_bytes > ANSWERS_FACTOR * one:
+            self.stop("output_flood", f"sent more than {ANSWERS_FACTOR * one} bytes of answers")
+        elif b"\n" in data:
+            *lines, self._heard = self._heard.split(b"\n")
+            for line in lines:
+                if not self.trouble:
+                    self._hear_answer(line)
 
     def _hear_answer(self, line: bytearray) -> None:
         answer = _parse(line, self._nonce) if self._nonce else None
@@ -219,10 +278,19 @@ class Talk:
             shown = ascii(line[:40].decode("ascii", "replace"))
             self.stop("violation", f"wrote to the channel of answers what is no answer: {shown}")
         elif "value" in answer:
-            self.values.append(answer["value"])
+            self.answered += 1
+            self._answer = answer["value"]
+            if self._keeps:
+                self._keep(len(line))
         else:
-            self.error = answer["error"], _printable(answer["detail"])
+            self.error = answer["error"], printable(answer["detail"])
         self._nonce = ""
+
+    def _keep(self, size_bytes: int) -> None:
+        self._kept_bytes += size_bytes
+        if self._kept_bytes > self.limits.output_bytes + _FRAME_BYTES:
+            self.stop("output_flood", f"sent more than {self.limits.output_bytes} bytes of answers")
+        self.values.append(self._answer)
 
     def transcript(self) -> Transcript:
         """What came out, once `finish` has returned.
@@ -246,27 +314,42 @@ class Talk:
             how, code, cpu, wall, peak, left = end
             ending = End(how, int(code), float(cpu), float(wall), int(peak), int(left))
         stderr = bytes(self._complaints) if self._is_command else b""
-        return Transcript(tuple(self.values), self.error, self.trouble, bytes(self.stdout), stderr, ending)
+        out = bytes(self.stdout)
+        return Transcript(
+            tuple(self.values), self.error, self.trouble, out, stderr, ending, self.answered, self._is_program
+        )
 
 
-def _feed(pipe: Descriptor, data: bytes, selector: selectors.BaseSelector, more: bool) -> bytes:
-    """Write what the pipe takes; returns the rest. Watches the pipe while there is a rest; closes it if no `more`."""
+class _Unsent:
+    """Bytes on their way into a pipe; what is left of them is never copied."""
+
+    def __init__(self, data: bytes):
+        self.rest = memoryview(data)
+
+    def add(self, data: bytes) -> None:
+        """Behind what is left, which is nothing unless the other side answers before it was asked."""
+        self.rest = memoryview(bytes(self.rest) + data)
+
+
+def _feed(pipe: Descriptor, unsent: _Unsent, selector: selectors.BaseSelector, more: bool) -> None:
+    """Write what the pipe takes. Watches the pipe while there is a rest; closes it if there is none, and no `more`."""
     if pipe.fd < 0:
-        return b""
+        unsent.rest = memoryview(b"")
+        return
     try:
-        data = data[os.write(pipe.fd, data) :] if data else b""
+        if unsent.rest:
+            unsent.rest = unsent.rest[os.write(pipe.fd, unsent.rest) :]
     except BlockingIOError:
         pass
     except BrokenPipeError:
-        data = b""
+        unsent.rest = memoryview(b"")
     watched = pipe.fd in selector.get_map()
-    if data and not watched:
+    if unsent.rest and not watched:
         selector.register(pipe.fd, selectors.EVENT_WRITE)
-    elif not data and watched:
+    elif not unsent.rest and watched:
         selector.unregister(pipe.fd)
-    if not data and not more:
+    if not unsent.rest and not more:
         pipe.close()
-    return data
 
 
 def _read(fd: int, hear: Callable[[bytes], object], wait: bool = True) -> bool:
@@ -292,7 +375,3 @@ def _parse(line: bytearray, nonce: str) -> dict[str, Any] | None:
         return answer
     is_error = answer.keys() == {"nonce", "error", "detail"} and answer["error"] in WORKER_ERRORS
     return answer if is_error and isinstance(answer["detail"], str) else None
-
-
-def _printable(text: str) -> str:
-    return "".join(each if each.isprintable() else " " for each in text[:500])

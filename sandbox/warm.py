@@ -18,21 +18,21 @@ import gc
 import importlib
 import marshal
 import os
-import shutil
 import time
 from _socket import AF_UNIX, CMSG_SPACE, MSG_DONTWAIT, SOCK_SEQPACKET, socket, socketpair
 
 from . import kernel, namespaces, worker
-from .launch import USER_IDS, place_descriptors
 from .supervise import (
     CONTROL,
     LEFT_SECONDS,
     REPORT,
+    USER_IDS,
     Host,
     Supervisor,
     as_child,
     failure,
     hide_modules,
+    place_descriptors,
     reap_until,
     report,
     set_environment,
@@ -60,9 +60,8 @@ _KEEPER_SECONDS = 5.0
 class Server:
     """The state of a server between its runs."""
 
-    def __init__(self, host: Host, parent: int):
+    def __init__(self, host: Host):
         self.host = host
-        self.parent = parent
         self.control = socket(fileno=CONTROL)
         self.judge_is_gone = False
         self.runs = 0
@@ -108,8 +107,6 @@ class Server:
             self.dismiss_keeper()
             report(failure(error))
         finally:
-            if self.judge_is_gone and not self.host.in_namespaces:
-                shutil.rmtree(run["folder"], ignore_errors=True)  # the judge would have, but was killed
             os.dup2(2, REPORT)
             for each in descriptors:
                 os.close(each)
@@ -119,7 +116,7 @@ class Server:
         try:
             self.judge_is_gone = not self.control.recv(_MESSAGE_BYTES, MSG_DONTWAIT)
         except BlockingIOError:
-            self.judge_is_gone = not self.host.in_namespaces and os.getppid() != self.parent
+            self.judge_is_gone = self.host.is_orphan()
             return self.judge_is_gone
         return True
 
@@ -139,9 +136,9 @@ class _Supervisor(Supervisor):
     """The server as the supervisor of one run."""
 
     def __init__(self, server: Server, run: dict[str, Any], descriptors: list[int]):
-        super().__init__(server.host, run)
+        super().__init__(server.host, run, clock=descriptors[-1])
         self.server = server
-        self.descriptors = descriptors
+        self.descriptors = descriptors[:-1]
 
     def prepare(self) -> None:
         requests, answers, told, *standard = self.descriptors

@@ -1,11 +1,14 @@
 """Programs that try to escape, to win without solving, or to hurt: source, and the outcomes that are right for it."""
 
 NOT_AT = {
-    "stops_its_supervisor": {1},
-    "asks_its_supervisor_to_end": {1},
-    "shares_memory": {1},
+    "stops_its_supervisor": {"level 1"},
+    "asks_its_supervisor_to_end": {"level 1"},
+    "replaces_its_work_folder": {"level 1"},
+    "changes_what_is_outside": {"level 1"},
+    "shares_memory": {"level 1", "level 1 with a user of its own"},
 }
-"""Levels at which an attack works, as docs/security.md says: level 1 protects against accidents only."""
+"""Plans (`containment.Offer.name`) at which an attack works, as docs/security.md says: level 1 protects against accidents
+only."""
 
 ATTACKS = {
     "fork_bomb": (
@@ -263,7 +266,7 @@ ATTACKS = {
     "shares_memory": (
         "import ctypes\nfrom multiprocessing import shared_memory\ndef solve(x):\n"
         "    if ctypes.CDLL(None).shmget(77, 4096, 0o1666) >= 0:\n        return x + 1\n"
-        "    shared_memory.SharedMemory('codesieve', create=True, size=10)\n    return x + 1\n",
+        "    memory = shared_memory.SharedMemory(create=True, size=10)\n    memory.unlink()\n    return x + 1\n",
         {"exception"},
     ),
     "makes_a_sibling": (
@@ -275,6 +278,56 @@ ATTACKS = {
     "holds_on_to_the_pipes_in_a_thread": (
         "import os, threading, time\ndef hold():\n    while True:\n        time.sleep(0.01)\n        os.write(1, b'x')\n"
         "threading.Thread(target=hold).start()\ndef solve(x):\n    return x\n",
+        {"wrong"},
+    ),
+    "replaces_its_work_folder": (
+        "import os\ndef solve(x):\n    here = os.getcwd()\n    os.chdir('/')\n    try:\n        os.rename(here, here + '-moved')\n"
+        "        os.symlink('/usr', here)\n    except OSError:\n        return x\n    return x + 1\n",
+        {"wrong"},
+    ),
+    "makes_its_work_folder_unusable": (
+        "import os\ndef solve(x):\n    os.mkdir('a')\n    os.symlink('/usr', 'a/link')\n    os.chmod('a', 0)\n    os.chmod('.', 0)\n"
+        "    return x\n",
+        {"wrong"},
+    ),
+    "nests_folders_deeper_than_python_recurses": (
+        "import os\ndef solve(x):\n    for _ in range(1200):\n        os.mkdir('d')\n        os.chdir('d')\n    return x\n",
+        {"wrong"},
+    ),
+    "opens_a_local_socket": (
+        "import socket\ndef solve(x):\n    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET):\n"
+        "        for family in (socket.AF_UNIX, socket.AF_INET, socket.AF_NETLINK, 40):\n            try:\n"
+        "                socket.socket(family, kind)\n                return x + 1\n            except OSError:\n                pass\n"
+        "    return x\n",
+        {"wrong"},
+    ),
+    "sends_from_a_pair_of_sockets": (
+        "import socket\ndef solve(x):\n    try:\n        socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)\n        return x + 1\n"
+        "    except OSError:\n        pass\n    for action in ('bind', 'connect'):\n        one, _ = socket.socketpair()\n        try:\n"
+        "            getattr(one, action)('\\0codesieve')\n            return x + 1\n        except OSError:\n            pass\n"
+        "    return x\n",
+        {"wrong"},
+    ),
+    "steers_other_processes": (
+        "import os, resource\ndef solve(x):\n    pid = os.getppid() or 1\n    cores = os.sched_getaffinity(0)\n"
+        "    for action in (\n        lambda: resource.prlimit(pid, resource.RLIMIT_NOFILE, (64, 64)),\n"
+        "        lambda: os.sched_setaffinity(pid, cores),\n"
+        "        lambda: os.sched_setscheduler(pid, os.SCHED_OTHER, os.sched_param(0)),\n"
+        "        lambda: os.setpriority(os.PRIO_PROCESS, pid, 19),\n        lambda: os.setpriority(os.PRIO_USER, 0, 19),\n    ):\n"
+        "        try:\n            action()\n            return x + 1\n        except OSError:\n            pass\n    return x\n",
+        {"wrong"},
+    ),
+    "changes_what_is_outside": (
+        "import os\ndef seen():\n    found = os.stat('..')\n    return found.st_mode, found.st_mtime, os.listxattr('..')\n"
+        "def solve(x):\n    before = seen()\n    for action in (\n        lambda: os.chmod('..', 0o777),\n"
+        "        lambda: os.fchmod(os.open('..', os.O_RDONLY), 0o777),\n        lambda: os.utime('..', (0, 0)),\n"
+        "        lambda: os.setxattr('..', 'user.codesieve', b'1'),\n        lambda: os.chown('..', os.getuid(), -1),\n"
+        "        lambda: os.mkdir('../beside'),\n    ):\n        try:\n            action()\n        except OSError:\n            pass\n"
+        "    return x if seen() == before else x + 1\n",
+        {"wrong"},
+    ),
+    "watches_files": (
+        "import ctypes\ndef solve(x):\n    c = ctypes.CDLL(None)\n    return x + 1 if c.inotify_init1(0) >= 0 else x\n",
         {"wrong"},
     ),
 }

@@ -38,7 +38,8 @@ from .answers import has_code
 
 if TYPE_CHECKING:
     from ..session import Session
-    from ..tasks.load import Item, Task
+    from ..tasks.items import Item
+    from ..tasks.task import Task
 
 FLOOR_SECONDS, CAP_SECONDS = DEFAULT_LIMITS.cpu_seconds, 60.0
 FACTOR = 4.0
@@ -142,9 +143,12 @@ def calibrate(
 
     Raises:
         ConfigError: if a language has no toolchain here.
+        SandboxError: if the sandbox's level is below the required one, or forbids what programs in a language do.
         ReferencesFail: if fewer pass than the task declares; the message names every one that fails, and how.
     """
     check_toolchains(task, items)
+    for name in {language(execution_config(task), item) for item in items}:
+        toolchain(name).check_processes(containment.best(required_level))
     judged = judged or (lambda trials, _: judge_all(trials, workers, required_level))
     generous = replace(DEFAULT_LIMITS, cpu_seconds=CAP_SECONDS)
     known = [item for item in items if _has_reference(task, item)]

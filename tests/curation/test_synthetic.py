@@ -5,13 +5,17 @@ import tempfile
 
 import polars as pl
 import pytest
+from codesieve.config import RunConfig
+from codesieve.curation import synthetic
+from codesieve.curation.faults import StepError, apply_step
 from codesieve.curation.sources.problems import parse_problem
 from codesieve.curation.steps import STEP_ERRORS, check
 from codesieve.curation.synthetic import VerifyStep
 from codesieve.eval.tasks.load import load_task
+from codesieve.sandbox import containment
+from codesieve.sandbox.endings import SandboxError
 from codesieve.sandbox.limits import Limits
-from codesieve.sandbox.talk import SandboxError
-from codesieve.strict import CONFIGS
+from codesieve.strict import CONFIGS, ConfigError
 
 PATH = CONFIGS / "synthetic" / "problems.jsonl"
 LINES = PATH.read_text(encoding="utf-8").splitlines()
@@ -25,7 +29,7 @@ def batch_of(lines):
 
 
 def verify(batch, **settings):
-    step = pickle.loads(pickle.dumps(VerifyStep(LIMITS, **settings)))
+    step = pickle.loads(pickle.dumps(VerifyStep(LIMITS, **{"required_level": 1, **settings})))
     check([step], batch.columns)
     step.setup()
     return step(batch)
@@ -69,6 +73,7 @@ def test_documents_of_other_kinds_are_left_null():
     assert found.select("verified", "verification").row(0) == (None, None)
     assert found.schema["verified"] == pl.Boolean
     assert found.schema["verification"] == pl.String
+    assert found.schema["verification_level"] == pl.Int8
     assert verify(batch.clear()).height == 0
 
 
@@ -84,9 +89,36 @@ def test_a_document_without_tests_is_null_with_a_named_error():
     assert messages[2].startswith("verify: extra: tests: expected a list")
 
 
-def test_a_level_that_the_host_does_not_give_fails_before_any_document():
-    with pytest.raises(SandboxError, match="level 4 is required"):
-        VerifyStep(required_level=4).setup()
+def test_a_level_that_the_host_does_not_give_refuses_the_first_problem_and_names_the_key():
+    step = VerifyStep(required_level=4)
+    step.setup()
+    code = pl.DataFrame({"text": ["x = 1"], "kind": ["code"], "extra": ["{}"]})
+    assert step(code)["verified"].to_list() == [None]
+    for refuse in (lambda: apply_step(step, batch_of(LINES[:2])), step.check_level):
+        with pytest.raises(ConfigError, match="level 4 is required") as error:
+            refuse()
+        assert "--set verify.sandbox_level=1" in str(error.value)
+        assert "docs/security.md" in str(error.value)
+
+
+def test_level_2_is_the_default():
+    assert VerifyStep().required_level == 2 == RunConfig.model_fields["verify"].default_factory().sandbox_level
+
+
+def test_the_level_that_was_reached_stands_beside_the_verdict():
+    empty = json.dumps({**RAW[0], "solution": "# nothing"})
+    found = verify(pl.concat([batch_of([LINES[0]]), batch_of([empty]).with_columns(text=pl.lit("# nothing"))]))
+    assert found["verification"].to_list() == ["passed", "empty"]
+    assert found["verification_level"].to_list() == [containment.best().level, None]
+
+
+def test_a_sandbox_that_fails_is_no_verdict(monkeypatch):
+    def fails(*arguments):
+        raise SandboxError("no room")
+
+    monkeypatch.setattr(synthetic, "judge_all", fails)
+    with pytest.raises(StepError, match="no room"):
+        apply_step(VerifyStep(LIMITS, required_level=1), batch_of(LINES[:3]))
 
 
 def test_two_verifications_agree():

@@ -1,10 +1,12 @@
 """Control groups, on a folder that looks like one: real ones are used by all other tests where the host has them."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
-from codesieve.sandbox import cgroups
+from codesieve.sandbox import cgroups, containment
+from codesieve.sandbox.endings import SandboxError
 from codesieve.sandbox.limits import Limits
 from codesieve.sandbox.run import call
 
@@ -70,15 +72,38 @@ def test_a_launcher_enters_its_group(hierarchy, monkeypatch):
     assert removed[-1] == (entered[-1], "0")
 
 
-def test_a_folder_that_is_no_group_is_not_used_and_the_reason_told(tmp_path, monkeypatch):
+def test_a_folder_that_was_named_and_is_no_group_is_an_error_that_names_it(tmp_path, monkeypatch):
     monkeypatch.setenv(cgroups.VARIABLE, str(tmp_path))
     parents, why = cgroups.places()
     assert parents == ()
     assert "no memory.max" in why
     assert list(tmp_path.iterdir()) == []
+    with pytest.raises(SandboxError, match=f"{cgroups.VARIABLE}={tmp_path}: control groups: no memory.max"):
+        call("def f(): return 1", "f", [([], {})])
+    assert containment.describe()["level"] == 0
     cgroups.places.cache_clear()
     monkeypatch.setenv(cgroups.VARIABLE, str(tmp_path / "missing"))
-    assert "No such file" in cgroups.places()[1]
+    with pytest.raises(SandboxError, match="No such file"):
+        cgroups.new_group()
+
+
+def test_names_of_groups_do_not_repeat_when_a_process_id_does(hierarchy):
+    made = [cgroups.new_group() for _ in range(2)]
+    names = {folder.name for folder in hierarchy.iterdir()}
+    assert len({name.rpartition("-")[2] for name in names}) == 2
+    for group in made:
+        group.remove()
+
+
+def test_groups_that_a_killed_judge_left_are_removed(hierarchy):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    for pid in (ended.pid, os.getpid()):
+        (hierarchy / f"{cgroups._prefix()}{pid}-0123").mkdir()
+    (hierarchy / "codesieve-1-1").mkdir()  # of another process namespace, or not ours
+    cgroups.places()
+    names = {folder.name for folder in hierarchy.iterdir()}
+    assert names == {f"{cgroups._prefix()}{os.getpid()}-0123", "codesieve-1-1"}
 
 
 def test_nothing_is_taken_that_was_not_given(monkeypatch):

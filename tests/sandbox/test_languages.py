@@ -2,9 +2,12 @@
 
 import pytest
 from codesieve.sandbox import languages
+from codesieve.sandbox.containment import best, plan_of_level, plans
+from codesieve.sandbox.endings import SandboxError
 from codesieve.sandbox.judge import Exchange, ProgramTests, StdioTests, Trial, judge
 from codesieve.sandbox.languages import describe, toolchain
 from codesieve.sandbox.limits import Limits
+from codesieve.sandbox.process import Plan
 from codesieve.strict import ConfigError
 
 ADDS = StdioTests((Exchange("1 2\n", "3\n"),))
@@ -111,6 +114,44 @@ def test_tests_behind_a_program_decide_by_its_end_and_weakly(language):
     assert (fails.status, fails.judge) == ("exception", "weak"), fails
     if leaves:  # before the tests: the token behind them is missing
         assert judge(Trial(source + leaves, ProgramTests(tests.replace(hole, "4", 1)), language)).status == "violation"
+
+
+SHELL = {
+    "a tool that is a link to a link": "awk '{print 2 * $1}'",
+    "a process in place of a file": "while read x; do echo $((2 * x)); done < <(cat)",
+    "two of them": "read x; paste <(echo $((2 * x))) <(echo no) | cut -f1",
+    "a pipe": "sed s/21/42/ | sort",
+    "a substitution": "read x; echo $(($(cat <<< $x) * 2))",
+    "a file of its own": "t=$(mktemp); cat > $t; read x < $t; echo $((2 * x))",
+}
+
+
+@pytest.mark.parametrize("program", SHELL.values(), ids=list(SHELL))
+def test_a_shell_has_what_scripts_use(program):
+    if best().no_processes:
+        pytest.skip("a program may not start processes on this host")
+    found = judge(Trial(program, StdioTests((Exchange("21\n", "42\n"),)), "sh"))
+    assert found.status == "passed", found
+
+
+def best_of(level):
+    """The plan of that level; one that may do anything where this host gives none."""
+    try:
+        return plan_of_level(level)
+    except SandboxError:
+        return Plan(level)
+
+
+def test_programs_that_start_processes_are_refused_where_none_may_be():
+    forbids = Plan(2, landlock=True, seccomp=True, no_processes=True)
+    with pytest.raises(SandboxError, match="programs in shell start processes, which sandbox level 2 forbids"):
+        toolchain("sh").check_processes(forbids)
+    toolchain("py").check_processes(forbids)
+    toolchain("sh").check_processes(Plan(3, namespaces=True))
+    for level in {plan.level for plan in plans()}:
+        if best_of(level).no_processes:
+            with pytest.raises(SandboxError, match="start processes"):
+                judge(Trial("echo $(echo 1)", ADDS, "sh"), level=level)
 
 
 def test_javascript_that_takes_too_much_memory_is_told():

@@ -59,7 +59,7 @@ def test_streams_names_and_identity_are_those_of_the_one_shot_start(servers):
 
 
 LEAVES = """
-import os, socket, sys, threading
+import os, socket, sys
 def f():
     open("left", "w").close()
     os.mkdir("folder")
@@ -68,20 +68,13 @@ def f():
     os.environ["LEFT"] = "1"
     os.umask(0)
     os.nice(5)
-    left = socket.socket(socket.AF_UNIX)
-    left.bind("\\0codesieve-left")
-    left.listen()
+    sys.left = socket.socketpair()
     return os.getpid()
 """
 FINDS = """
-import os, socket, sys
+import os, sys
 def f():
     found = os.listdir(".") + [name for name in ("left",) if name in sys.modules] + [os.environ.get("LEFT", "")]
-    try:
-        socket.socket(socket.AF_UNIX).connect("\\0codesieve-left")
-        found.append("socket")
-    except OSError:
-        pass
     return found + [os.nice(0), os.umask(0)]
 """
 
@@ -89,7 +82,7 @@ def f():
 def test_nothing_is_left_for_the_next_candidate(servers):
     before = call(FINDS, "f", [([], {})], LIMITS, servers=servers).returned
     assert call(LEAVES, "f", [([], {})], LIMITS, servers=servers).outcome.status == "ok"
-    assert call(FINDS, "f", [([], {})], LIMITS, servers=servers).returned == before == (["", 0, 0o22],)
+    assert call(FINDS, "f", [([], {})], LIMITS, servers=servers).returned == before == (["", os.nice(0), 0o22],)
 
 
 def test_a_daemon_does_not_live_to_see_the_next_candidate(servers):
@@ -206,18 +199,26 @@ def test_servers_that_do_not_start_are_an_error_of_ours(monkeypatch):
 
 
 KILLED = """
-import sys
+import sys, threading
 from codesieve.sandbox.limits import Limits
 from codesieve.sandbox.run import call
 from codesieve.sandbox.server import Servers
-servers = Servers(2, level=int(sys.argv[1]))
+level, own = int(sys.argv[1]), sys.argv[2] == "own"
+servers = Servers(2, level=level)
+start = {"level": level} if own else {"servers": servers}
+source = "import time\\nopen('started', 'w').close()\\ntime.sleep(60)"
+runs = [threading.Thread(target=call, args=(source, "f", [], Limits(cpu_seconds=20)), kwargs=start) for _ in range(2)]
+for run in runs: run.start()
 print("ready", flush=True)
-call("import time\\nopen('started', 'w').close()\\ntime.sleep(60)", "f", [], Limits(cpu_seconds=20), servers=servers)
 """
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("own", ["own", "server"])
 @pytest.mark.parametrize("level", [3, 2, 1])
-def test_when_the_judge_is_killed_its_servers_end(level, temporary_folder, contained_by):
+def test_however_the_judge_ends_its_processes_end_and_nothing_is_left(
+    level, own, number, temporary_folder, contained_by
+):
     if level not in levels():
         pytest.skip("not to be had here")
     environment = {
@@ -225,13 +226,14 @@ def test_when_the_judge_is_killed_its_servers_end(level, temporary_folder, conta
         "TMPDIR": str(temporary_folder),
         "PYTHONPATH": str(ROOT / ".cache") + ":" + ":".join(sys.path),
     }
-    judge = subprocess.Popen([sys.executable, "-c", KILLED, str(level)], env=environment, stdout=subprocess.PIPE)
+    command = [sys.executable, "-c", KILLED, str(level), own]
+    judge = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
     try:
         assert judge.stdout.readline() == b"ready\n"
-        time.sleep(0.3)
+        time.sleep(0.5)
         assert len(contained_by(judge.pid)) >= 3
     finally:
-        judge.send_signal(signal.SIGKILL)
+        judge.send_signal(number)
         judge.wait()
         judge.stdout.close()
     deadline = time.monotonic() + 15
