@@ -71,6 +71,8 @@ class Apart:
         """
         if not hasattr(os, "fork"):
             return measured_here(self._function, documents)
+        if self._child is not None and self._child.owner != os.getpid():
+            self._child = None  # we were forked: it is our parent's
         outcomes: list[Outcome] = []
         try:
             while len(outcomes) < len(documents):
@@ -103,7 +105,8 @@ class _Child:
         os.close(requests)
         os.close(answers)
         self._requests, self._answers = os.fdopen(our_requests, "wb"), os.fdopen(our_answers, "rb")
-        self.end = weakref.finalize(self, _end, self.pid, self._requests, self._answers)
+        self.owner = os.getpid()
+        self.end = weakref.finalize(self, _end, self.pid, self.owner, self._requests, self._answers)
 
     def measure(self, documents: Sequence[Sequence[Any]], outcomes: list[Outcome]) -> bool:
         """Append the outcomes of all documents, or of those before the one that the child died at; whether of all."""
@@ -139,8 +142,10 @@ class _Child:
         )
 
 
-def _end(pid: int, requests: BinaryIO, answers: BinaryIO) -> None:
+def _end(pid: int, owner: int, requests: BinaryIO, answers: BinaryIO) -> None:
     _close(requests, answers)
+    if owner != os.getpid():
+        return
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
     with contextlib.suppress(ChildProcessError):

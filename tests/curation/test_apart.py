@@ -111,3 +111,14 @@ def test_a_step_that_is_at_work_can_be_pickled() -> None:
     apart([("a",)])
     copy = pickle.loads(pickle.dumps(apart))
     assert copy([("abc",)]) == [(3, None)]
+
+
+def test_a_fork_of_the_owner_has_a_child_of_its_own() -> None:
+    apart = Apart(lambda _: (os.getpid(),))
+    ((before, _),) = apart([("a",)])
+    fork = os.fork()
+    if fork == 0:
+        ((own, _),) = apart([("a",)])
+        os._exit(int(own == before))
+    assert os.waitpid(fork, 0)[1] == 0
+    assert apart([("a",)]) == [(before, None)]
