@@ -36,8 +36,8 @@ _MOST_OTHERS = 4096
 _LIBRARIES = "LD_LIBRARY_PATH"
 
 _HERE = Path(__file__).resolve().parent
-_FLAGS = ("-P", "-s", "-S")
-"""With an environment of our own all that -I does, except that -I ignores PYTHONHASHSEED; and no site-packages."""
+_FLAGS = ("-P", "-s")
+"""With an environment of our own all that -I does, except that -I ignores PYTHONHASHSEED."""
 
 _START = (
     "import sys, types; package = types.ModuleType('contained'); package.__path__ = [sys.argv[1]]; "
@@ -145,11 +145,9 @@ class Start(Protocol):
 
 def python_command(script: str) -> tuple[Command, list[str]]:
     """Our interpreter as a command that runs a file in its work folder, and what it has to be able to read."""
-    paths = [
-        _interpreter(),
-        str(Path(_interpreter()).resolve()),
-    ]  # it finds its library by its name, which may be a link
-    return Command([paths[0], *(flag for flag in _FLAGS if flag != "-S"), "--", script], _environment(), []), paths
+    interpreter = _interpreter()  # it finds its library by this name, which may be a link
+    command = Command([interpreter, *_FLAGS, "--", script], _environment(), [])
+    return command, [interpreter, str(Path(interpreter).resolve())]
 
 
 @contextlib.contextmanager
@@ -233,7 +231,7 @@ def launch(
     arguments += [*_path_arguments(), *(f"readable={path}" for path in readable), *(f"cgroup={fd}" for fd in doors)]
     try:
         return subprocess.Popen(
-            [_interpreter(), *_FLAGS, "-c", _START, str(_HERE), *arguments],
+            [_interpreter(), *_FLAGS, "-S", "-c", _START, str(_HERE), *arguments],  # -S: no site-packages, and a faster start
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
