@@ -231,15 +231,8 @@ def launch(
     arguments += [*_path_arguments(), *(f"readable={path}" for path in readable), *(f"cgroup={fd}" for fd in doors)]
     try:
         return subprocess.Popen(
-            [
-                _interpreter(),
-                *_FLAGS,
-                "-S",
-                "-c",
-                _START,
-                str(_HERE),
-                *arguments,
-            ],  # -S: no site-packages, and a faster start
+            # -S: no site-packages, and a faster start
+            [_interpreter(), *_FLAGS, "-S", "-c", _START, str(_HERE), *arguments],
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
