@@ -2,6 +2,31 @@ import os
 from pathlib import Path
 
 import pytest
+from codesieve.sandbox import containment
+from codesieve.sandbox.server import Servers
+
+
+def offers():
+    """Every plan there is; those that this host cannot do skip, and say why."""
+    for offer in containment.offers():
+        fault = offer.why_not or containment._fault(offer.plan)[0]
+        yield pytest.param(offer, id=offer.name, marks=[pytest.mark.skip(reason=fault)] if fault else [])
+
+
+@pytest.fixture(scope="module", params=list(offers()))
+def offer(request):
+    """Each plan that this host can do, as the only one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(containment, "offers", lambda: iter([request.param]))
+        yield request.param
+
+
+@pytest.fixture(scope="module")
+def servers(offer):
+    """Warm servers of that plan."""
+    with Servers(1, level=offer.plan.level) as servers:
+        assert servers.plan == offer.plan
+        yield servers
 
 
 @pytest.fixture

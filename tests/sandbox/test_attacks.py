@@ -14,11 +14,9 @@ from pathlib import Path
 
 import pytest
 from attack_corpus import ATTACKS, NOT_AT
-from codesieve.sandbox import containment
 from codesieve.sandbox.clock import MOST_WAITING_SECONDS
 from codesieve.sandbox.limits import Limits
 from codesieve.sandbox.run import call
-from codesieve.sandbox.server import Servers
 from codesieve.sandbox.values import canonical, encode
 
 LIMITS = Limits(
@@ -30,20 +28,6 @@ TESTS = [(1, 2), (10, 11), (-1, 0)]
 REFERENCE = "def solve(x):\n    return x + 1\n"
 
 
-def plans():
-    for offer in containment.offers():
-        fault = offer.why_not or containment._fault(offer.plan)[0]
-        yield pytest.param(offer, id=offer.name, marks=[pytest.mark.skip(reason=fault)] if fault else [])
-
-
-@pytest.fixture(scope="module", params=list(plans()))
-def offer(request):
-    """Each plan that this host can do, as the only one."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(containment, "offers", lambda: iter([request.param]))
-        yield request.param
-
-
 @pytest.fixture
 def plan(offer):
     return offer.plan
@@ -52,13 +36,6 @@ def plan(offer):
 @pytest.fixture(scope="module")
 def level(offer):
     return offer.plan.level
-
-
-@pytest.fixture(scope="module")
-def servers(offer):
-    with Servers(1, level=offer.plan.level) as servers:
-        assert servers.plan == offer.plan
-        yield servers
 
 
 @pytest.fixture(params=["own start", "server"])

@@ -8,31 +8,15 @@ import time
 from pathlib import Path
 
 import pytest
-from codesieve.sandbox import containment
 from codesieve.sandbox.clock import MOST_WAITING_SECONDS
 from codesieve.sandbox.endings import Ended
 from codesieve.sandbox.limits import Limits
 from codesieve.sandbox.process import contained
 from codesieve.sandbox.run import call
-from codesieve.sandbox.server import Servers
 
 HOGS = 5
 LIMITS = Limits(cpu_seconds=5.0, wall_seconds=1.0, processes=8)
 COMPUTES = "import time\ndef f():\n    while time.process_time() < 0.4:\n        pass\n    return 1\n"
-
-
-def available():
-    for offer in containment.offers():
-        fault = offer.why_not or containment._fault(offer.plan)[0]
-        yield pytest.param(offer, id=offer.name, marks=[pytest.mark.skip(reason=fault)] if fault else [])
-
-
-@pytest.fixture(scope="module", params=list(available()))
-def servers(request):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(containment, "offers", lambda: iter([request.param]))
-        with Servers(1, level=request.param.plan.level) as servers:
-            yield servers
 
 
 @pytest.fixture
